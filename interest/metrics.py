@@ -1,0 +1,79 @@
+"""Every metric of the product, named once, with its unit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal, NamedTuple
+
+_LATENCY_S: Final = (
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+)  # fmt: skip
+_SIZES: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384)
+
+
+class MetricSpec(NamedTuple):
+    """What a metric is; ``label`` is the name of its one label, empty for none."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    help: str
+    label: str = ""
+    buckets: tuple[float, ...] = ()
+
+
+EVENTS: Final = "interest_events_total"
+DEAD_LETTERS: Final = "interest_dead_letters_total"
+ROUTED: Final = "interest_routed_events_total"
+ITEMS: Final = "interest_items_encoded_total"
+VECTORS: Final = "interest_vectors_upserted_total"
+REFUSED: Final = "interest_upserts_refused_total"
+FRESHNESS: Final = "interest_freshness_seconds"
+ENCODE: Final = "interest_encode_seconds"
+UPSERT: Final = "interest_upsert_seconds"
+CHECKPOINT: Final = "interest_checkpoint_seconds"
+BATCH_USERS: Final = "interest_batch_users"
+DIRTY: Final = "interest_dirty_users"
+WINDOWS: Final = "interest_windows"
+LAG: Final = "interest_lag_offsets"
+RETRIES: Final = "interest_retries_total"
+REQUESTS: Final = "interest_http_request_seconds"
+
+METRICS: Final = (
+    MetricSpec(EVENTS, "counter", "Events folded, by type", "type"),
+    MetricSpec(DEAD_LETTERS, "counter", "Messages sent to the dead-letter topic", "reason"),
+    MetricSpec(ROUTED, "counter", "Events sent on to the partition of their subject"),
+    MetricSpec(ITEMS, "counter", "Items encoded and announced"),
+    MetricSpec(VECTORS, "counter", "User vectors upserted"),
+    MetricSpec(REFUSED, "counter", "Upserts refused because a higher token was stored"),
+    MetricSpec(
+        FRESHNESS, "histogram", "Readable time minus time stamp of the Kafka record, seconds",
+        buckets=_LATENCY_S,
+    ),
+    MetricSpec(ENCODE, "histogram", "Encoding of one micro-batch, seconds", buckets=_LATENCY_S),
+    MetricSpec(UPSERT, "histogram", "Upsert of one micro-batch, seconds", buckets=_LATENCY_S),
+    MetricSpec(CHECKPOINT, "histogram", "One checkpoint, seconds", buckets=_LATENCY_S),
+    MetricSpec(BATCH_USERS, "histogram", "Users in one micro-batch", buckets=_SIZES),
+    MetricSpec(DIRTY, "gauge", "Users who wait to be encoded"),
+    MetricSpec(WINDOWS, "gauge", "Behaviour windows in memory"),
+    MetricSpec(LAG, "gauge", "Records not yet read, by topic", "topic"),
+    MetricSpec(RETRIES, "counter", "Retries after a service failed, by service", "service"),
+    MetricSpec(
+        REQUESTS, "histogram", "HTTP requests by route, seconds", "route", buckets=_LATENCY_S
+    ),
+)  # fmt: skip
+
+
+class NoMetrics:
+    """Drops every measurement; for tools that report in another way."""
+
+    def count(self, name: str, n: float = 1, label: str = "") -> None:
+        """Drop it."""
+
+    def observe(self, name: str, value: float, label: str = "") -> None:
+        """Drop it."""
+
+    def observe_many(self, name: str, values: Sequence[float], label: str = "") -> None:
+        """Drop them."""
+
+    def set(self, name: str, value: float, label: str = "") -> None:
+        """Drop it."""

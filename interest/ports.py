@@ -1,0 +1,229 @@
+"""The ports between the packages: what each needs of the others, and nothing more.
+
+``streams``, ``encoder``, ``store`` and ``interest_api`` know each other only through these;
+``interest_cli`` chooses what stands behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, Protocol
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from interest.bundle import LiveModel
+from interest.event import EventType
+from interest.item import EncodedItem, Item, ItemFilter, ItemQuery, ScoredItem
+from interest.vector import Token, UserVector
+from interest.window import BehaviourWindow
+
+
+class ItemEncoder(Protocol):
+    """Turns items and short texts into vectors of one space."""
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+
+    def encode_items(self, items: Sequence[Item]) -> NDArray[np.float32]:
+        """Encode items; (N, D), unit rows, row i belongs to items[i].
+
+        Raises:
+            EncoderUnavailable: the device failed; a retry is safe.
+        """
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode queries; (N, D), unit rows; an empty text gives a row of zeros."""
+
+
+class UserEncoder(Protocol):
+    """Turns behaviour windows into user vectors of the space of one model bundle."""
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+
+    def n_tokens(self, window: BehaviourWindow) -> int:
+        """Estimate what encoding this window costs, in tokens; micro-batches are cut by it."""
+
+    def encode(
+        self, windows: Sequence[BehaviourWindow], items: Mapping[str, EncodedItem]
+    ) -> NDArray[np.float32]:
+        """Encode one micro-batch.
+
+        Args:
+            items: the items of the windows that are known; others are passed over.
+
+        Returns:
+            (B, D), row i belongs to windows[i]: unit length, or zeros where the window gives
+            no usable direction.
+
+        Raises:
+            EncoderUnavailable: the device failed; nothing was stored, a retry is safe.
+        """
+
+
+class RecentBehaviour(msgspec.Struct, frozen=True, array_like=True):
+    """One behaviour of a window as readers see it beside the vector, newest first."""
+
+    type: EventType
+    ts: int
+    item_id: str | None = None
+    text: str | None = None
+
+
+class VectorUpdate(msgspec.Struct, frozen=True):
+    """One upsert: the vector, and what of the window readers need beside it."""
+
+    vector: UserVector
+    recent: tuple[RecentBehaviour, ...]
+
+
+class UserState(msgspec.Struct, frozen=True):
+    """What a reader sees of one user: vector and behaviours of the same store read."""
+
+    vector: UserVector
+    recent: tuple[RecentBehaviour, ...]
+
+
+class UserVectorStore(Protocol):
+    """Where user vectors are upserted and read. Every call may raise ServiceUnavailable."""
+
+    async def ping(self) -> None:
+        """Return if the store answers and takes writes."""
+
+    async def upsert(self, updates: Sequence[VectorUpdate]) -> list[Token | None]:
+        """Store each vector unless a higher token is there: compare-and-set inside the store.
+
+        Returns:
+            one entry per update: None where it was stored (token equal or higher), else the
+            higher token that refused it.
+        """
+
+    async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
+        """Read users; None where a user has no record for this model."""
+
+    async def fetch_tokens(self, user_ids: Sequence[str], model_id: str) -> list[Token | None]:
+        """Read the tokens alone, for reconciling."""
+
+    async def live_model(self) -> LiveModel | None:
+        """Read the live-model pointer; None before the first worker has set it."""
+
+    async def set_live_model(self, live: LiveModel) -> None:
+        """Point readers to another model and collection, in one step."""
+
+    async def publish_popular(self, partition: int, scores: Mapping[str, float]) -> None:
+        """Replace the popular items of one partition: item id → log2 of its decayed count."""
+
+    async def fetch_popular(self, k: int) -> list[tuple[str, float]]:
+        """Read the ``k`` most popular items over all partitions, best first, log2 counts."""
+
+    async def close(self) -> None:
+        """Give connections back."""
+
+
+class ItemStore(Protocol):
+    """One collection of encoded items. Every call may raise ServiceUnavailable."""
+
+    @property
+    def shared(self) -> bool:
+        """True where all processes see one collection, false where each builds its own."""
+
+    async def open(self) -> None:
+        """Create the collection and its payload indexes where they are missing.
+
+        Raises:
+            BadInput: the collection exists with another dimension.
+        """
+
+    async def ping(self) -> None:
+        """Return if the store answers."""
+
+    async def upsert(self, items: Sequence[EncodedItem]) -> None:
+        """Add or replace items; durable in the store when it returns."""
+
+    async def remove(self, item_ids: Sequence[str]) -> None:
+        """Remove items; unknown ids are fine."""
+
+    async def fetch(self, item_ids: Sequence[str]) -> dict[str, EncodedItem]:
+        """Read items by id; unknown ids are left out."""
+
+    async def search(self, query: ItemQuery) -> list[ScoredItem]:
+        """Find the nearest items, best first, ties by item id."""
+
+    async def count(self) -> int:
+        """Count the items."""
+
+    async def close(self) -> None:
+        """Give connections or the engine back."""
+
+
+class ItemLookup(Protocol):
+    """A bounded cache over an item store, kept fresh by the ``items-encoded`` feed."""
+
+    async def fetch(self, item_ids: Sequence[str]) -> dict[str, EncodedItem]:
+        """Read items by id, from memory where possible; unknown ids are left out."""
+
+    def put(self, items: Sequence[EncodedItem]) -> None:
+        """Replace what is cached of these items."""
+
+    def drop(self, item_ids: Sequence[str]) -> None:
+        """Forget these items; the next fetch asks the store."""
+
+
+class Recommendations(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer, and what it rests on.
+
+    ``basis`` is ``vector`` (nearest items to the user's interests) or ``popular`` (the user is
+    cold: no record, or one with 0 interests). Times are None where there is no record.
+    """
+
+    user_id: str
+    basis: Literal["vector", "popular"]
+    model_id: str
+    items: tuple[ScoredItem, ...]
+    event_time_ms: int | None = None
+    encode_time_ms: int | None = None
+
+
+class Recommender(Protocol):
+    """Retrieval and ranking behind one door. Every call may raise ServiceUnavailable,
+    also where no worker has set the live-model pointer yet.
+    """
+
+    async def ping(self) -> None:
+        """Return if the stores answer and a live model is set."""
+
+    async def user(self, user_id: str) -> UserState | None:
+        """Read one user's record of the live model."""
+
+    async def recommend(
+        self, user_id: str, k: int, *, exclude_seen: bool = True, where: ItemFilter = ItemFilter()
+    ) -> Recommendations:
+        """Recommend ``k`` items, best first; fewer where the filter leaves fewer.
+
+        Seen items are those in the user's behaviour window.
+        """
+
+    async def similar(
+        self, item_id: str, k: int, *, where: ItemFilter = ItemFilter()
+    ) -> list[ScoredItem] | None:
+        """Find the items nearest to an item, without itself; None for an unknown item."""
+
+
+class Metrics(Protocol):
+    """Where measurements go; names, units and labels stand in ``interest/metrics.py``."""
+
+    def count(self, name: str, n: float = 1, label: str = "") -> None:
+        """Add to a counter."""
+
+    def observe(self, name: str, value: float, label: str = "") -> None:
+        """Add one value to a distribution."""
+
+    def observe_many(self, name: str, values: Sequence[float], label: str = "") -> None:
+        """Add values to a distribution in one call."""
+
+    def set(self, name: str, value: float, label: str = "") -> None:
+        """Set a gauge."""

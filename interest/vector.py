@@ -1,0 +1,131 @@
+"""User vectors and their record in Redis, documented to the byte in ``docs/contracts.md``.
+
+Little-endian, 64 bytes of header, then ``n_interests × dim`` numbers, row by row.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from interest.errors import BadInput, CorruptRecord
+
+MAGIC: Final = b"IUV1"
+HEADER_BYTES: Final = 64
+#: Byte offset of (era u32, generation u32, revision u64): the script in Redis compares it.
+TOKEN_OFFSET: Final = 16
+_HEADER: Final = struct.Struct("<4sBBHHHiIIQqqq8x")
+_DTYPES: Final[dict[int, np.dtype[Any]]] = {1: np.dtype("<f4"), 2: np.dtype("<f2")}
+_MAX_U16: Final = 0xFFFF
+_UNIT_TOLERANCE: Final = 1e-2
+
+
+class Token(NamedTuple):
+    """Orders the writes of one user's vector; compared field by field. Not an offset.
+
+    ``generation`` is the consumer-group generation at assignment, ``revision`` the window's
+    counter, ``era`` survives a broker that was wiped or a group that was reset.
+    """
+
+    era: int
+    generation: int
+    revision: int
+
+
+class UserVector(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """What Redis holds of one user for one model.
+
+    ``vectors`` is float32 of shape (n_interests, dim), rows of unit length; with several rows
+    the maximum dot product counts. No rows: the window gave no usable direction, and readers
+    treat the user as cold. ``source_partition`` and ``source_offset`` are for diagnosis only;
+    -1 where unknown.
+    """
+
+    user_id: str
+    model_id: str
+    token: Token
+    event_time_ms: int
+    encode_time_ms: int
+    n_events: int
+    vectors: NDArray[np.float32]
+    source_partition: int = -1
+    source_offset: int = -1
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2:
+            raise BadInput(f"user vectors of shape {self.vectors.shape}, expected (n, dim)")
+        if not np.isfinite(self.vectors).all():
+            raise BadInput(f"a vector of model {self.model_id} holds NaN or infinity")
+        lengths = np.linalg.norm(self.vectors, axis=1)
+        if lengths.size and float(np.abs(lengths - 1).max()) > _UNIT_TOLERANCE:
+            raise BadInput(f"a vector of model {self.model_id} is not of unit length")
+
+    @property
+    def dim(self) -> int:
+        """Length of one vector; kept also where there is no vector."""
+        return int(self.vectors.shape[1])
+
+    @property
+    def is_cold(self) -> bool:
+        """True where no direction is known and readers fall back to popular items."""
+        return not len(self.vectors)
+
+
+def vector_to_bytes(vector: UserVector) -> bytes:
+    """Give the Redis record of a user vector (float32)."""
+    header = _HEADER.pack(
+        MAGIC,
+        1,
+        0,
+        vector.dim,
+        vector.vectors.shape[0],
+        min(vector.n_events, _MAX_U16),
+        vector.source_partition,
+        vector.token.era,
+        vector.token.generation,
+        vector.token.revision,
+        vector.event_time_ms,
+        vector.encode_time_ms,
+        vector.source_offset,
+    )
+    return header + np.ascontiguousarray(vector.vectors, dtype="<f4").tobytes()
+
+
+def vector_from_bytes(raw: bytes, user_id: str, model_id: str) -> UserVector:
+    """Read a Redis record; half-precision records are widened to float32.
+
+    Raises:
+        CorruptRecord: wrong magic, dtype or length.
+    """
+    if len(raw) < HEADER_BYTES or raw[:4] != MAGIC:
+        raise CorruptRecord(f"user vector record of {len(raw)} bytes without the magic {MAGIC!r}")
+    (_, dtype_code, _, dim, n, n_events, partition, era, generation, revision, event_ms, encode_ms,
+     offset) = _HEADER.unpack_from(raw)  # fmt: skip
+    dtype = _DTYPES.get(dtype_code)
+    if dtype is None:
+        raise CorruptRecord(f"user vector record of unknown dtype {dtype_code}")
+    if len(raw) != HEADER_BYTES + n * dim * dtype.itemsize:
+        raise CorruptRecord(f"user vector record of {len(raw)} bytes for {n} × {dim} {dtype}")
+    rows = np.frombuffer(raw, dtype, offset=HEADER_BYTES).reshape(n, dim)
+    return UserVector(
+        user_id=user_id,
+        model_id=model_id,
+        token=Token(era, generation, revision),
+        event_time_ms=event_ms,
+        encode_time_ms=encode_ms,
+        n_events=n_events,
+        vectors=rows.astype(np.float32),
+        source_partition=partition,
+        source_offset=offset,
+    )
+
+
+def token_from_bytes(raw: bytes) -> Token:
+    """Read the token of a record alone: 16 bytes from :data:`TOKEN_OFFSET`."""
+    if len(raw) < TOKEN_OFFSET + 16:
+        raise CorruptRecord(f"user vector record of {len(raw)} bytes is too short for a token")
+    return Token(*struct.unpack_from("<IIQ", raw, TOKEN_OFFSET))

@@ -60,6 +60,10 @@ class ItemFilter(msgspec.Struct, frozen=True, kw_only=True):
     only_available: bool = True
 
 
+#: Every item that is available.
+ANY_ITEM: Final = ItemFilter()
+
+
 class ItemQuery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Ask for the ``k`` items nearest to any of ``vectors``, float32 of shape (n, dim), n ≥ 1.
 
@@ -70,7 +74,7 @@ class ItemQuery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     vectors: NDArray[np.float32]
     k: int = 10
     exclude: frozenset[str] = frozenset()
-    filter: ItemFilter = ItemFilter()
+    filter: ItemFilter = ANY_ITEM
 
     def __post_init__(self) -> None:
         if self.k < 1:

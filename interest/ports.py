@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from interest.bundle import LiveModel
 from interest.event import EventType
-from interest.item import EncodedItem, Item, ItemFilter, ItemQuery, ScoredItem
+from interest.item import ANY_ITEM, EncodedItem, Item, ItemFilter, ItemQuery, ScoredItem
 from interest.vector import Token, UserVector
 from interest.window import BehaviourWindow
 
@@ -200,7 +200,7 @@ class Recommender(Protocol):
         """Read one user's record of the live model."""
 
     async def recommend(
-        self, user_id: str, k: int, *, exclude_seen: bool = True, where: ItemFilter = ItemFilter()
+        self, user_id: str, k: int, *, exclude_seen: bool = True, where: ItemFilter = ANY_ITEM
     ) -> Recommendations:
         """Recommend ``k`` items, best first; fewer where the filter leaves fewer.
 
@@ -208,7 +208,7 @@ class Recommender(Protocol):
         """
 
     async def similar(
-        self, item_id: str, k: int, *, where: ItemFilter = ItemFilter()
+        self, item_id: str, k: int, *, where: ItemFilter = ANY_ITEM
     ) -> list[ScoredItem] | None:
         """Find the items nearest to an item, without itself; None for an unknown item."""
 

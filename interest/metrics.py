@@ -35,6 +35,7 @@ BATCH_USERS: Final = "interest_batch_users"
 DIRTY: Final = "interest_dirty_users"
 WINDOWS: Final = "interest_windows"
 LAG: Final = "interest_lag_offsets"
+POISON: Final = "interest_poison_windows_total"
 RETRIES: Final = "interest_retries_total"
 REQUESTS: Final = "interest_http_request_seconds"
 
@@ -56,6 +57,7 @@ METRICS: Final = (
     MetricSpec(DIRTY, "gauge", "Users who wait to be encoded"),
     MetricSpec(WINDOWS, "gauge", "Behaviour windows in memory"),
     MetricSpec(LAG, "gauge", "Records not yet read, by topic", "topic"),
+    MetricSpec(POISON, "counter", "Windows that no encode of their own can turn into a vector"),
     MetricSpec(RETRIES, "counter", "Retries after a service failed, by service", "service"),
     MetricSpec(
         REQUESTS, "histogram", "HTTP requests by route, seconds", "route", buckets=_LATENCY_S

@@ -1,0 +1,1 @@
+"""Kafka and Faust: topics, agents, chunked transport, checkpoint, dead letters, publishing."""

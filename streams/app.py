@@ -1,0 +1,116 @@
+"""The Faust application: our transport and table, agents that hand chunks on, nothing declared.
+
+Topics are created by :mod:`streams.topics`, offsets committed by :mod:`streams.checkpoint`; of
+Faust we use the group, the assignment, recovery, flow control and the agents.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+import faust
+from yarl import URL
+
+from interest.settings import Settings
+from streams.topics import TopicNames
+from streams.transport import Chunk, ChunkConsumer, ChunkSchema, ChunkTransport
+from streams.windows import WindowTable
+
+log = logging.getLogger(__name__)
+
+#: Chunks that may wait in one agent's queue. The consumer keeps fewer than that outstanding
+#: for each partition; a full queue would hold up the other topics.
+_CHUNKS_PER_PARTITION: Final = 4
+
+Handler = Callable[[Chunk], Awaitable[None]]
+
+
+class InterestApp(faust.App):
+    """A Faust app with chunked transport, and no folders."""
+
+    def _new_transport(self) -> ChunkTransport:
+        return ChunkTransport(self.conf.broker_consumer, self)
+
+    def _create_directories(self) -> None:
+        """Create none: nothing of ours is kept on disk."""
+
+    @property
+    def chunk_consumer(self) -> ChunkConsumer:
+        """The consumer, with its own commit."""
+        consumer = self.consumer
+        assert isinstance(consumer, ChunkConsumer)
+        return consumer
+
+
+def create_app(
+    settings: Settings,
+    names: TopicNames,
+    n_partitions: int,
+    on_events: Handler,
+    on_items: Handler,
+) -> tuple[InterestApp, WindowTable]:
+    """Wire the agents and the table of windows."""
+    session_s = settings.session_timeout_s
+    addresses = settings.kafka_bootstrap.split(",")
+    app = InterestApp(
+        settings.group_id,
+        broker=[URL(f"kafka://{address.strip()}") for address in addresses],
+        autodiscover=False,
+        web_enabled=False,
+        topic_allow_declare=False,
+        topic_disable_leader=True,
+        stream_wait_empty=False,
+        stream_buffer_maxsize=_CHUNKS_PER_PARTITION * n_partitions,
+        table_standby_replicas=0,
+        consumer_auto_offset_reset="earliest",
+        consumer_metadata_max_age_ms=5_000,
+        broker_session_timeout=session_s,
+        broker_heartbeat_interval=session_s / 4,
+        broker_rebalance_timeout=max(session_s, 10.0),
+        broker_request_timeout=max(2 * session_s, 30.0),
+        broker_max_poll_interval=300.0,
+    )
+
+    def topic(*topics: str) -> Any:
+        return app.topic(
+            *topics,
+            schema=ChunkSchema(),
+            acks=False,
+            maxsize=_CHUNKS_PER_PARTITION * n_partitions * len(topics),
+        )
+
+    table = WindowTable(
+        app,
+        name="windows",
+        key_type=bytes,
+        value_type=bytes,
+        partitions=n_partitions,
+        changelog_topic=app.topic(
+            names.windows, schema=ChunkSchema(), acks=False, partitions=n_partitions, internal=True
+        ),
+    )
+    app.tables.add(table)
+    _agent(app, topic(names.behaviours, names.routed), "events", on_events)
+    _agent(app, topic(names.catalogue), "items", on_items)
+    return app, table
+
+
+def _agent(app: InterestApp, topic: Any, name: str, handle: Handler) -> None:
+    async def agent(stream: Any) -> None:
+        async for chunk in stream.noack():
+            try:
+                await handle(chunk)
+            except asyncio.CancelledError:
+                raise
+            except Exception as error:
+                # Going on would pass over records. Reading again from the commit loses nothing.
+                log.exception("the %s agent failed on %s; the worker stops", name, chunk.tp)
+                await app.crash(error)
+                raise
+            finally:
+                app.chunk_consumer.finished(chunk)
+
+    app.agent(topic, name=name)(agent)

@@ -1,0 +1,170 @@
+"""What the catalogue agent does: encode items, store them, announce them.
+
+Catalogue messages reach one worker, the users who hold an item are on all; so an item is stored
+first and announced on ``items-encoded`` after that, and the offset counts as read after both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from concurrent.futures import Executor
+from typing import Any, Final
+
+import numpy as np
+
+from interest import metrics as m
+from interest.clock import Clock
+from interest.errors import EncoderUnavailable, InvalidItem, ServiceUnavailable
+from interest.item import EncodedItem, Item, decode_item, encoded_item_to_bytes
+from interest.ports import ItemEncoder, ItemStore, Metrics
+from streams.dead_letters import dead_letter
+from streams.items_feed import item_key
+from streams.outbox import Outbox, Record, backoff_s
+from streams.progress import Progress
+from streams.topics import TopicNames
+from streams.transport import Chunk
+
+log = logging.getLogger(__name__)
+
+#: Items encoded in one call: enough to fill a batch, few enough to leave the CPU to users.
+_SLICE: Final = 64
+
+
+class Catalogue:
+    """Turns chunks of ``catalogue`` into stored and announced items of one model."""
+
+    def __init__(
+        self,
+        *,
+        names: TopicNames,
+        model_id: str,
+        encoder: ItemEncoder,
+        store: ItemStore,
+        progress: Progress,
+        outbox: Outbox,
+        executor: Executor,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._names = names
+        self._model_id = model_id
+        self._encoder = encoder
+        self._store = store
+        self._progress = progress
+        self._outbox = outbox
+        self._executor = executor
+        self._clock = clock
+        self._metrics = metrics
+
+    async def handle(self, chunk: Chunk) -> None:
+        """Encode a chunk; when it returns, its items are stored and announced."""
+        self._progress.began(chunk.tp, chunk.records[0].offset)
+        for first in range(0, len(chunk.records), _SLICE):
+            records = chunk.records[first : first + _SLICE]
+            await self._handle(records)
+            self._progress.advanced(chunk.tp, records[-1].offset + 1)
+
+    async def _handle(self, records: Sequence[Any]) -> None:
+        outgoing: list[Record] = []
+        # The last record of an item within a slice stands for all before it.
+        latest: dict[str, tuple[Any, Item | None]] = {}
+        for record in records:
+            try:
+                item_id, item = _decode(record)
+            except InvalidItem as error:
+                outgoing.append(self._bury(record, error))
+                continue
+            latest[item_id] = (record, item)
+        items = [(record, item) for record, item in latest.values() if item is not None]
+        removed = [item_id for item_id, (_, item) in latest.items() if item is None]
+        encoded, failed = await self._encode(items)
+        outgoing.extend(failed)
+        await self._store_shared(encoded, removed)
+        outgoing.extend(
+            Record(self._names.items_encoded, item_key(self._model_id, e.item.item_id),
+                   encoded_item_to_bytes(e))
+            for e in encoded
+        )  # fmt: skip
+        outgoing.extend(
+            Record(self._names.items_encoded, item_key(self._model_id, item_id), None)
+            for item_id in removed
+        )
+        await self._outbox.send_all(outgoing)
+        self._metrics.count(m.ITEMS, len(encoded))
+
+    def _bury(self, record: Any, error: InvalidItem) -> Record:
+        self._metrics.count(m.DEAD_LETTERS, 1, error.reason)
+        return dead_letter(self._names.dead_letters, record, error, self._clock())
+
+    async def _encode(
+        self, items: Sequence[tuple[Any, Item]]
+    ) -> tuple[list[EncodedItem], list[Record]]:
+        """Encode; an item that fails alone becomes a dead letter and the others succeed."""
+        if not items:
+            return [], []
+        loop = asyncio.get_running_loop()
+        attempt = 0
+        while True:
+            try:
+                matrix = await loop.run_in_executor(
+                    self._executor, self._encoder.encode_items, [item for _, item in items]
+                )
+                break
+            except EncoderUnavailable as error:
+                self._metrics.count(m.RETRIES, 1, "item-encoder")
+                log.warning("the item encoder is away, trying again: %s", error)
+                await asyncio.sleep(backoff_s(attempt))
+                attempt += 1
+            except Exception as failure:
+                if len(items) == 1:
+                    log.exception("an item cannot be encoded", exc_info=failure)
+                    reason = InvalidItem("encoder_failed", f"{type(failure).__name__}: {failure}")
+                    return [], [self._bury(items[0][0], reason)]
+                middle = len(items) // 2
+                left, right = await self._encode(items[:middle]), await self._encode(items[middle:])
+                return left[0] + right[0], left[1] + right[1]
+        encoded: list[EncodedItem] = []
+        buried: list[Record] = []
+        for (record, item), row in zip(items, matrix, strict=True):
+            if np.isfinite(row).all() and row.any():
+                encoded.append(EncodedItem(item=item, vector=row))
+            else:
+                reason = InvalidItem("no_direction", "its text gives no usable vector")
+                buried.append(self._bury(record, reason))
+        return encoded, buried
+
+    async def _store_shared(self, encoded: Sequence[EncodedItem], removed: Sequence[str]) -> None:
+        if not self._store.shared:
+            return  # each process fills its own index from the feed
+        attempt = 0
+        while True:
+            try:
+                if encoded:
+                    await self._store.upsert(encoded)
+                if removed:
+                    await self._store.remove(removed)
+                return
+            except ServiceUnavailable as error:
+                self._metrics.count(m.RETRIES, 1, "items")
+                log.warning("the item store is away, trying again: %s", error)
+                await asyncio.sleep(backoff_s(attempt))
+                attempt += 1
+
+
+def _decode(record: Any) -> tuple[str, Item | None]:
+    key = record.key
+    if key is not None:
+        try:
+            key = key.decode()
+        except UnicodeDecodeError as error:
+            raise InvalidItem("key_mismatch", f"the key is not UTF-8: {error}") from error
+    if record.value is None:
+        if not key:
+            raise InvalidItem("null_value", "a removal needs the item_id as key")
+        return key, None
+    item = decode_item(record.value)
+    if key is not None and key != item.item_id:
+        raise InvalidItem("key_mismatch", f"key {key[:64]!r} is not item_id {item.item_id!r}")
+    return item.item_id, item

@@ -1,0 +1,152 @@
+"""The checkpoint: what makes a crash at any moment harmless.
+
+In this order, and nothing is taken back:
+
+1. Note the generation, how far the sources are read, and the newest dirty mark.
+2. Write the windows that changed since the last checkpoint to the changelog; wait until the
+   broker has acknowledged every record.
+3. Wait until every user marked up to the note has a readable vector.
+4. If the generation is still the noted one, commit the noted positions; believe it only if the
+   broker took it.
+
+Vectors do not wait for any of this: they are encoded and upserted all the time. A crash between
+two steps is repaired by reading again from the last commit; folding an event twice changes
+nothing, and it marks the user dirty again. A slow sink holds step 3, and with it the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Final
+
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from interest import metrics as m
+from interest.errors import ServiceUnavailable
+from interest.ports import Metrics, UserVectorStore
+from interest.settings import Settings
+from interest.window import window_to_bytes
+from streams.dirty import DirtyUsers
+from streams.outbox import Outbox, Record, backoff_s
+from streams.progress import Progress
+from streams.transport import ChunkConsumer
+from streams.windows import Partition, WindowStore
+
+log = logging.getLogger(__name__)
+
+#: The checkpoint's own work may take this part of a core.
+_SHARE: Final = 0.2
+_SLICE: Final = 500
+_POPULAR_ITEMS: Final = 1_000
+
+
+class Checkpoint:
+    """Runs checkpoints on a timer that follows their cost; one at a time."""
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        changelog: str,
+        windows: WindowStore,
+        dirty: DirtyUsers,
+        progress: Progress,
+        outbox: Outbox,
+        vectors: UserVectorStore,
+        metrics: Metrics,
+    ) -> None:
+        self._settings = settings
+        self._changelog = changelog
+        self._windows = windows
+        self._dirty = dirty
+        self._progress = progress
+        self._outbox = outbox
+        self._vectors = vectors
+        self._metrics = metrics
+        self._lock = asyncio.Lock()
+        self._work_s = 0.0
+
+    async def run(self, consumer: ChunkConsumer) -> None:
+        """Checkpoint until cancelled."""
+        attempt = 0
+        while True:
+            low, high = self._settings.checkpoint_min_s, self._settings.checkpoint_max_s
+            await asyncio.sleep(min(max(low, self._work_s / _SHARE), high))
+            try:
+                await self.take(consumer)
+                attempt = 0
+            except (KafkaError, ServiceUnavailable) as error:
+                # Nothing was committed, or it is not known; the next one commits as far.
+                self._metrics.count(m.RETRIES, 1, "checkpoint")
+                log.warning("the checkpoint waits: %s", error)
+                await asyncio.sleep(backoff_s(attempt))
+                attempt += 1
+
+    async def take(self, consumer: ChunkConsumer) -> bool:
+        """Take one checkpoint; return whether everything noted is committed.
+
+        Raises:
+            KafkaError: the commit was not answered.
+            ServiceUnavailable: the popular items could not be stored.
+        """
+        async with self._lock:
+            began = time.perf_counter()
+            generation = consumer.app.consumer_generation_id
+            noted = self._progress.pending()
+            seq = self._dirty.last_seq
+            changed = [part for part in self._windows.partitions.values() if part.changed]
+            if not noted and not changed:
+                return True
+            worked = time.thread_time()
+            for partition in changed:
+                await self._write(partition)
+            self._work_s = time.thread_time() - worked
+            await self._dirty.settled(seq)
+            committed = await self._commit(consumer, noted, generation)
+            self._metrics.observe(m.CHECKPOINT, time.perf_counter() - began)
+            self._metrics.set(m.WINDOWS, self._windows.n_windows())
+            return committed
+
+    async def _commit(self, consumer: ChunkConsumer, noted: dict[TP, int], generation: int) -> bool:
+        if not noted:
+            return True
+        if not await consumer.commit_offsets(noted, generation):
+            log.info("commit of generation %d dropped: the group has moved on", generation)
+            return False
+        # A rebalance may have cleared the notes while the broker answered.
+        if consumer.app.consumer_generation_id == generation:
+            self._progress.committed.update(noted)
+        return True
+
+    async def _write(self, partition: Partition) -> None:
+        changed, partition.changed = partition.changed, {}
+        try:
+            subjects = list(changed)
+            for first in range(0, len(subjects), _SLICE):
+                records: list[Record] = []
+                for subject_id in subjects[first : first + _SLICE]:
+                    held = partition.held[subject_id]
+                    partition.popular.replace(changed[subject_id].events, held.window.events)
+                    # Popular counts now stand at this content, whatever fails below.
+                    changed[subject_id] = held.window
+                    records.append(
+                        Record(
+                            topic=self._changelog,
+                            key=subject_id.encode(),
+                            value=window_to_bytes(held.window, held.generation),
+                            partition=partition.number,
+                        )
+                    )
+                await self._outbox.send_all(records)
+            await self._vectors.publish_popular(
+                partition.number,
+                partition.popular.top(_POPULAR_ITEMS, self._settings.popular_half_life_days),
+            )
+        except BaseException:
+            # Not written, or not known to be: the next checkpoint writes them again. What
+            # changed meanwhile keeps its place, with the content popular counts stand at.
+            partition.changed = {**partition.changed, **changed}
+            raise

@@ -1,0 +1,64 @@
+"""Makes the users who hold a changed item dirty, by reading through the windows.
+
+An index from items to holders would cost more memory than the windows themselves. Items change
+rarely, and however many changed since the last pass, one pass serves them all; the pauses
+between passes keep it below a fifth of a core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from interest.window import touch
+from streams.dirty import DirtyUsers
+from streams.windows import Partition, WindowStore
+
+#: Windows looked at between two turns of the loop.
+_SLICE: Final = 2_000
+_SHORTEST_PAUSE_S: Final = 0.05
+
+
+class Holders:
+    """Collects changed items, and marks their holders."""
+
+    def __init__(self, windows: WindowStore, dirty: DirtyUsers) -> None:
+        self._windows = windows
+        self._dirty = dirty
+        self._items: set[str] = set()
+        self._changed = asyncio.Event()
+
+    def changed(self, item_ids: Sequence[str]) -> None:
+        """Say that items were added, changed or removed."""
+        self._items.update(item_ids)
+        self._changed.set()
+
+    @property
+    def pending(self) -> bool:
+        """True while holders of changed items may not be marked yet."""
+        return bool(self._items)
+
+    async def run(self) -> None:
+        """Mark holders until cancelled."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            items = frozenset(self._items)
+            began = time.thread_time()
+            for partition in list(self._windows.partitions.values()):
+                await self._scan(partition, items)
+            self._items -= items
+            spent_s = time.thread_time() - began
+            await asyncio.sleep(max(_SHORTEST_PAUSE_S, 4 * spent_s))
+
+    async def _scan(self, partition: Partition, items: frozenset[str]) -> None:
+        for i, (subject_id, held) in enumerate(list(partition.held.items())):
+            if i % _SLICE == _SLICE - 1:
+                await asyncio.sleep(0)
+            if any(event.item_id in items for event in held.window.events):
+                # Looked up again: the window may have moved on while this scan slept.
+                current = partition.held[subject_id]
+                partition.replace(touch(current.window), current.generation)
+                self._dirty.mark(subject_id, partition.number, None)

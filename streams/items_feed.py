@@ -1,0 +1,137 @@
+"""The ``items-encoded`` feed: every worker and API reads it in full, outside the group.
+
+It tells which items are known, keeps the cache fresh, fills an index in process where there is
+no shared one, and makes the users who hold a changed item dirty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from interest import metrics as m
+from interest.errors import CorruptRecord, ServiceUnavailable
+from interest.item import EncodedItem, encoded_item_from_bytes
+from interest.ports import ItemLookup, ItemStore, Metrics
+from interest.settings import Settings
+from streams.outbox import backoff_s
+
+log = logging.getLogger(__name__)
+
+_POLL_MS: Final = 500
+
+
+def item_key(model_id: str, item_id: str) -> bytes:
+    """Give the record key of an item of one model; model ids hold no slash."""
+    return f"{model_id}/{item_id}".encode()
+
+
+class ItemsFeed:
+    """Follows one model's items.
+
+    ``known`` maps item ids to a digest of their record. ``on_changed`` is called with the ids
+    of items that were added, changed or removed after the feed had caught up at start.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str,
+        model_id: str,
+        store: ItemStore,
+        lookup: ItemLookup | None,
+        metrics: Metrics,
+        on_changed: Callable[[Sequence[str]], None] = lambda item_ids: None,
+    ) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._prefix = f"{model_id}/".encode()
+        self._store = store
+        self._lookup = lookup
+        self._metrics = metrics
+        self.on_changed = on_changed
+        self.known: dict[str, bytes] = {}
+        self.caught_up = asyncio.Event()
+        self._positions: dict[TopicPartition, int] = {}
+
+    async def run(self) -> None:
+        """Follow the feed until cancelled; a broker that is away is waited for."""
+        attempt = 0
+        while True:
+            try:
+                await self._follow()
+            except (KafkaError, OSError, ServiceUnavailable) as error:
+                self._metrics.count(m.RETRIES, 1, "items-feed")
+                log.warning("the items feed is interrupted, trying again: %s", error)
+                await asyncio.sleep(backoff_s(attempt))
+                attempt += 1
+
+    async def _follow(self) -> None:
+        # Without a group every reader is assigned all partitions.
+        consumer = AIOKafkaConsumer(
+            self._topic,
+            group_id=None,
+            bootstrap_servers=self._settings.kafka_bootstrap,
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            metadata_max_age_ms=5_000,
+        )
+        await consumer.start()
+        try:
+            partitions = consumer.assignment()
+            for tp in partitions:
+                if tp in self._positions:
+                    consumer.seek(tp, self._positions[tp])
+            ends = await consumer.end_offsets(partitions)
+            starts = await consumer.beginning_offsets(partitions)
+            waiting = {tp for tp in partitions if ends[tp] > starts[tp]}
+            while True:
+                waiting = {tp for tp in waiting if await consumer.position(tp) < ends[tp]}
+                if not waiting:
+                    self.caught_up.set()
+                fetched = await consumer.getmany(timeout_ms=_POLL_MS)
+                for tp, records in fetched.items():
+                    await self._apply(records)
+                    self._positions[tp] = records[-1].offset + 1
+        finally:
+            await consumer.stop()
+
+    async def _apply(self, records: Sequence[Any]) -> None:
+        # The last record of an item within a batch stands for all before it.
+        latest = {
+            record.key[len(self._prefix) :].decode(): record.value
+            for record in records
+            if record.key is not None and record.key.startswith(self._prefix)
+        }
+        changed: list[EncodedItem] = []
+        removed: list[str] = []
+        for item_id, raw in latest.items():
+            if raw is None:
+                if self.known.pop(item_id, None) is not None:
+                    removed.append(item_id)
+                continue
+            digest = hashlib.blake2b(raw, digest_size=8).digest()
+            if self.known.get(item_id) == digest:
+                continue
+            try:
+                changed.append(encoded_item_from_bytes(raw))
+            except CorruptRecord as error:
+                log.error("an announced item is skipped: %s", error)
+                continue
+            self.known[item_id] = digest
+        if not self._store.shared:
+            if changed:
+                await self._store.upsert(changed)
+            if removed:
+                await self._store.remove(removed)
+        if self._lookup is not None:
+            self._lookup.put(changed)
+            self._lookup.drop(removed)
+        if self.caught_up.is_set() and (changed or removed):
+            self.on_changed([*(encoded.item.item_id for encoded in changed), *removed])

@@ -1,0 +1,140 @@
+"""What we send to Kafka: every record acknowledged by the broker, or sent again.
+
+Faust's own sends are logged when they fail and then taken for done, so nothing that matters
+goes through them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+
+from interest import metrics as m
+from interest.errors import BadInput, ServiceUnavailable
+from interest.partition import partition_of
+from interest.ports import Metrics
+from interest.settings import Settings
+from streams.topics import MAX_RECORD_BYTES
+
+log = logging.getLogger(__name__)
+
+_FIRST_DELAY_S: Final = 0.1
+_LONGEST_DELAY_S: Final = 10.0
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """One record to send; without a partition its key decides (murmur2)."""
+
+    topic: str
+    key: bytes
+    value: bytes | None
+    partition: int | None = None
+    headers: Headers = ()
+
+
+def backoff_s(attempt: int) -> float:
+    """Give the wait before retry ``attempt`` (from 0): exponential, jittered, bounded."""
+    return min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2.0**attempt) * random.uniform(0.5, 1.0)
+
+
+class Outbox:
+    """A Kafka producer that gives up on nothing but records that can never be sent."""
+
+    def __init__(self, settings: Settings, n_partitions: int, metrics: Metrics) -> None:
+        self._settings = settings
+        self._n_partitions = n_partitions
+        self._metrics = metrics
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Connect.
+
+        Raises:
+            ServiceUnavailable: no broker answers.
+        """
+        producer = AIOKafkaProducer(
+            bootstrap_servers=self._settings.kafka_bootstrap,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=0,
+            max_batch_size=256 * 1024,
+            max_request_size=MAX_RECORD_BYTES + 64 * 1024,
+            request_timeout_ms=30_000,
+        )
+        try:
+            await producer.start()
+        except (KafkaError, OSError) as error:
+            await producer.stop()
+            raise ServiceUnavailable(
+                f"no Kafka broker answers at {self._settings.kafka_bootstrap} ({error})"
+            ) from error
+        self._producer = producer
+
+    async def stop(self) -> None:
+        """Flush what is under way and disconnect."""
+        if self._producer is not None:
+            await self._producer.stop()
+            self._producer = None
+
+    async def send_all(self, records: Sequence[Record]) -> None:
+        """Return when the broker has acknowledged every record; retry until then.
+
+        Order is kept per partition as long as nothing fails; receivers of all our topics
+        compare tokens or ids, so a retry out of order does no harm.
+
+        Raises:
+            BadInput: a record is larger than the broker takes.
+        """
+        pending = list(records)
+        attempt = 0
+        while pending:
+            failed = await self._attempt(pending)
+            if failed:
+                self._metrics.count(m.RETRIES, len(failed), "kafka")
+                log.warning("sending %d records failed, trying again", len(failed))
+                await asyncio.sleep(backoff_s(attempt))
+                attempt += 1
+            pending = failed
+
+    async def _attempt(self, records: Sequence[Record]) -> list[Record]:
+        if self._producer is None:
+            raise RuntimeError("the outbox was not started")
+        failed: list[Record] = []
+        sent: list[tuple[Record, asyncio.Future[object]]] = []
+        for record in records:
+            try:
+                future = await self._producer.send(
+                    record.topic,
+                    key=record.key,
+                    value=record.value,
+                    partition=self._partition(record),
+                    headers=list(record.headers),
+                )
+            except MessageSizeTooLargeError as error:
+                raise BadInput(f"a record for {record.topic} is too large: {error}") from error
+            except KafkaError:
+                failed.append(record)
+            else:
+                sent.append((record, future))
+        for record, future in sent:
+            try:
+                await future
+            except MessageSizeTooLargeError as error:
+                raise BadInput(f"a record for {record.topic} is too large: {error}") from error
+            except KafkaError:
+                failed.append(record)
+        return failed
+
+    def _partition(self, record: Record) -> int:
+        if record.partition is not None:
+            return record.partition
+        return partition_of(record.key.decode(), self._n_partitions)

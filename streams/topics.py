@@ -1,0 +1,173 @@
+"""The topics: their names, shapes and creation.
+
+``behaviours``, ``routed`` and the windows' changelog are co-partitioned: partition *n* of each
+belongs to the same users, and one worker owns it. So their counts must agree; the count of an
+existing ``behaviours`` topic decides.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import msgspec
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+
+from interest.errors import ServiceUnavailable, TopicMismatch
+from interest.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_HOUR_MS: Final = 3_600_000
+_COMPACTED: Final = {"cleanup.policy": "compact"}
+#: The largest record we accept to write: a dead letter is its original plus some headers.
+MAX_RECORD_BYTES: Final = 2 * 1024 * 1024
+
+
+class TopicNames(msgspec.Struct, frozen=True):
+    """Every topic by role, with the installation's prefix."""
+
+    behaviours: str
+    routed: str
+    catalogue: str
+    windows: str
+    items_encoded: str
+    user_vectors: str
+    dead_letters: str
+
+    @classmethod
+    def of(cls, settings: Settings) -> TopicNames:
+        """Name the topics of one installation."""
+        p = settings.topic_prefix
+        return cls(
+            behaviours=f"{p}behaviours",
+            routed=f"{p}routed",
+            catalogue=f"{p}catalogue",
+            windows=f"{p}windows-changelog",
+            items_encoded=f"{p}items-encoded",
+            user_vectors=f"{p}user-vectors",
+            dead_letters=f"{p}dead-letters",
+        )
+
+
+def topic_configs(names: TopicNames) -> dict[str, dict[str, str]]:
+    """Give the broker settings of each topic."""
+    # LogAppendTime: the broker's clock decides what lies in the future and how fresh a vector
+    # is, not a producer's. The changelog's compaction lag outlasts any pause of a worker, so
+    # that recovery sees what a woken zombie has overwritten.
+    arrival = {"message.timestamp.type": "LogAppendTime"}
+    return {
+        names.behaviours: arrival,
+        names.routed: arrival,
+        names.catalogue: {**_COMPACTED, **arrival},
+        names.windows: {**_COMPACTED, "min.compaction.lag.ms": str(_HOUR_MS)},
+        names.items_encoded: _COMPACTED,
+        names.user_vectors: _COMPACTED,
+        names.dead_letters: {**_COMPACTED, "max.message.bytes": str(MAX_RECORD_BYTES)},
+    }
+
+
+class TopicReport(msgspec.Struct, frozen=True):
+    """What :func:`ensure_topics` found and did."""
+
+    partitions: int
+    created: tuple[str, ...]
+    existing: tuple[str, ...]
+
+
+@asynccontextmanager
+async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
+    """Connect to the brokers for administration.
+
+    Raises:
+        ServiceUnavailable: no broker answers.
+    """
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=settings.kafka_bootstrap, request_timeout_ms=15_000
+    )
+    try:
+        await admin.start()
+    except (KafkaError, OSError, ValueError) as error:
+        await admin.close()
+        raise ServiceUnavailable(
+            f"no Kafka broker answers at {settings.kafka_bootstrap} ({error}); "
+            "start one, or set INTEREST_KAFKA_BOOTSTRAP"
+        ) from error
+    try:
+        yield admin
+    finally:
+        await admin.close()
+
+
+async def partition_counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
+    """Read the number of partitions of every topic on the broker."""
+    names = await admin.list_topics()
+    if not names:
+        return {}
+    described = await admin.describe_topics(list(names))
+    return {topic["topic"]: len(topic["partitions"]) for topic in described}
+
+
+async def ensure_topics(settings: Settings) -> TopicReport:
+    """Create the topics that are missing, and check that those which exist fit together.
+
+    Raises:
+        ServiceUnavailable: no broker answers, or it refuses to create a topic.
+        TopicMismatch: co-partitioned topics have different numbers of partitions.
+    """
+    names = TopicNames.of(settings)
+    configs = topic_configs(names)
+    async with admin_client(settings) as admin:
+        try:
+            counts = await partition_counts(admin)
+            partitions = counts.get(names.behaviours, settings.partitions)
+            if partitions != settings.partitions:
+                log.info(
+                    "topic %s has %d partitions; the setting %d is not used",
+                    names.behaviours, partitions, settings.partitions,
+                )  # fmt: skip
+            missing = tuple(name for name in configs if name not in counts)
+            await _create(admin, missing, configs, partitions, settings.replication)
+        except KafkaError as error:
+            raise ServiceUnavailable(f"the broker refused to create topics: {error}") from error
+    for name in (names.routed, names.windows):
+        count = counts.get(name, partitions)
+        if count != partitions:
+            raise TopicMismatch(
+                f"topic {name} has {count} partitions, {names.behaviours} has {partitions}; "
+                "windows would land on wrong workers: delete the empty one, or set "
+                "INTEREST_TOPIC_PREFIX to start apart"
+            )
+    existing = tuple(name for name in configs if name in counts)
+    return TopicReport(partitions, missing, existing)
+
+
+async def _create(
+    admin: AIOKafkaAdminClient,
+    names: tuple[str, ...],
+    configs: dict[str, dict[str, str]],
+    partitions: int,
+    replication: int,
+) -> None:
+    if not names:
+        return
+    response = await admin.create_topics(
+        [
+            NewTopic(
+                name=name,
+                num_partitions=partitions,
+                replication_factor=replication,
+                topic_configs=configs[name],
+            )
+            for name in names
+        ]
+    )
+    for name, code, *rest in response.topic_errors:
+        error = for_code(code)
+        # Two workers may start at once: the other's topic is as good as ours.
+        if code and error is not TopicAlreadyExistsError:
+            detail = rest[0] if rest and rest[0] else error.__name__
+            raise ServiceUnavailable(f"the broker refused to create topic {name}: {detail}")

@@ -1,0 +1,173 @@
+"""Faust's transport, changed in one place: records reach an agent a partition fetch at a time.
+
+Faust pays some 140 µs for each message it hands over, two asyncio tasks among them. So one
+message here stands for all records of one partition in one fetch: its value is the records, its
+offset the last of them. Faust's own acknowledgements, gap and commit bookkeeping is wrong for
+such chunks and stays unused: topics have ``acks=False``, streams are ``noack()``, and the
+checkpoint commits by :meth:`ChunkConsumer.commit_offsets`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import faust
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from faust.transport.consumer import RecordMap, ensure_TP
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP, ConsumerMessage, Message
+
+#: Chunks of one partition that may wait for or be in an agent. More would only be memory.
+_CHUNKS_AHEAD = 2
+#: How long to wait for other partitions while a busy one may become free, seconds. The wait
+#: cannot be interrupted, and a freed partition's records are already here.
+_BUSY_WAIT_S = 0.02
+
+
+class Chunk:
+    """The records of one partition fetch, in offset order; never empty."""
+
+    __slots__ = ("generation", "records", "tp")
+
+    def __init__(self, tp: TP, records: Sequence[Any], generation: int) -> None:
+        self.tp = tp
+        self.records = records
+        self.generation = generation
+
+
+class ChunkSchema(faust.Schema[Any, Any]):
+    """Passes a chunk through as it is: the agents decode bytes themselves."""
+
+    def loads_key(self, app: Any, message: Message, **kwargs: Any) -> Any:
+        """Give no key: each record has its own."""
+        return None
+
+    def loads_value(self, app: Any, message: Message, **kwargs: Any) -> Any:
+        """Give the chunk."""
+        return message.value
+
+
+class ChunkConsumer(driver.Consumer):
+    """Faust's consumer with chunks, bounded per partition."""
+
+    #: Partitions with chunks that an agent has not finished, and how many.
+    _outstanding: Counter[TP]
+    _freed: asyncio.Event
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._outstanding = Counter()
+        self._freed = asyncio.Event()
+
+    async def _getmany(  # the time-out is part of Faust's interface
+        self,
+        active_partitions: set[TP] | None,
+        timeout: float,  # noqa: ASYNC109
+    ) -> RecordMap:
+        active = active_partitions or set()
+        free = {tp for tp in active if self._outstanding[tp] < _CHUNKS_AHEAD}
+        if not free:
+            # An empty set would mean "all partitions" to the fetcher.
+            self._freed.clear()
+            await self.wait_first(self._freed.wait(), self.suspend_flow.wait(), timeout=timeout)
+            return {}
+        return await super()._getmany(free, timeout if len(free) == len(active) else _BUSY_WAIT_S)
+
+    async def getmany(
+        self,
+        timeout: float,  # noqa: ASYNC109
+    ) -> AsyncIterator[tuple[TP, Message]]:
+        """Fetch, and yield one message for each partition that had records."""
+        records, active = await self._wait_next_records(timeout)
+        generation = self.app.consumer_generation_id
+        if records is None or self.should_stop:
+            return
+        if not self.flow_active:
+            # Fetched while a rebalance began: they will be read again from the commit.
+            await self._seek_back()
+            return
+        for raw_tp, batch in records.items():
+            tp = ensure_TP(raw_tp)
+            if not self.flow_active or self.app.consumer_generation_id != generation:
+                return
+            if batch and (active is None or tp in active):
+                self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+                if not self._is_changelog_tp(tp):
+                    self._outstanding[tp] += 1
+                yield tp, self._chunk_message(tp, batch, generation)
+
+    def _chunk_message(self, tp: TP, batch: Sequence[Any], generation: int) -> Message:
+        last = batch[-1]
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            last.offset,
+            last.timestamp / 1000.0,
+            last.timestamp_type,
+            None,
+            None,
+            Chunk(tp, batch, generation),  # type: ignore[arg-type]  # ours to decode
+            None,
+            0,
+            0,
+            tp,
+            generation_id=generation,
+        )
+
+    async def _seek_back(self) -> None:
+        try:
+            await self.perform_seek()
+        except (KafkaError, IllegalStateError) as error:
+            # The rebalance under way seeks again when it is through.
+            self.log.warning("seeking back to the commit failed: %r", error)
+
+    def finished(self, chunk: Chunk) -> None:
+        """Say that an agent is through with a chunk, so that its partition is fetched again."""
+        if chunk.generation == self.app.consumer_generation_id and self._outstanding[chunk.tp]:
+            self._outstanding[chunk.tp] -= 1
+            self._freed.set()
+
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Start counting anew: the agents' queues were cleared by the rebalance."""
+        self._outstanding.clear()
+        self._freed.set()
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    async def commit_offsets(self, offsets: Mapping[TP, int], generation: int) -> bool:
+        """Commit, if this worker is still in ``generation``; return whether the broker took it.
+
+        Faust's own commit crashes the consumer when the broker is away and books failed
+        commits as done.
+
+        Raises:
+            KafkaError: the broker did not answer; whether it committed is not known.
+        """
+        thread = self._thread
+
+        async def commit() -> bool:
+            consumer = thread._ensure_consumer()
+            if consumer._coordinator.generation != generation:
+                return False
+            try:
+                await consumer.commit(
+                    {
+                        TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "")
+                        for tp, offset in offsets.items()
+                    }
+                )
+            except (CommitFailedError, IllegalStateError):
+                return False
+            return True
+
+        committed: bool = await thread.call_thread(commit)
+        return committed
+
+
+class ChunkTransport(driver.Transport):
+    """Faust's aiokafka transport with the chunked consumer."""
+
+    Consumer: ClassVar[type[ChunkConsumer]] = ChunkConsumer

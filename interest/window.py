@@ -12,6 +12,7 @@ it, or a newest event ``span_ms`` above it, and both only ever grow.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Final
 
@@ -60,7 +61,7 @@ class BehaviourWindow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     @property
     def event_time_ms(self) -> int:
         """Event time of the newest event, Unix ms; 0 for an empty window."""
-        return self.events[-1].ts if self.events else 0
+        return int(self.events[-1].ts) if self.events else 0
 
     @property
     def item_ids(self) -> set[str]:
@@ -84,23 +85,46 @@ def fold(window: BehaviourWindow, events: Iterable[Event], limits: WindowLimits)
     exclusive: an event stays while ``ts > newest - span_ms``. The revision rises by one when
     the content changed, however many events came.
     """
-    by_id = {event.event_id: event for event in window.events}
-    for event in events:
-        if not enters_window(event):
-            continue
-        event = _cut_text(event, limits.text_chars)
-        held = by_id.get(event.event_id)
-        if held is None or _outranks(event, held):
-            by_id[event.event_id] = event
-    ordered = sorted(by_id.values(), key=_order)[-limits.max_events :]
-    if ordered:
-        oldest_ms = ordered[-1].ts - limits.span_ms
-        first = next(i for i, event in enumerate(ordered) if event.ts > oldest_ms)
-        ordered = ordered[first:]
-    folded = tuple(ordered)
+    arrived = [_cut_text(event, limits.text_chars) for event in events if enters_window(event)]
+    if not arrived:
+        return window
+    ids = {event.event_id for event in window.events}
+    in_order = len(arrived) == 1 or all(
+        earlier.order < later.order for earlier, later in itertools.pairwise(arrived)
+    )
+    if (
+        in_order
+        and (not window.events or window.events[-1].order < arrived[0].order)
+        and ids.isdisjoint(new_ids := {event.event_id for event in arrived})
+        and len(new_ids) == len(arrived)
+    ):
+        # The usual case: everything is new and newer than what is there.
+        ordered = [*window.events, *arrived]
+    else:
+        ordered = _merge(window.events, arrived)
+    folded = _within(ordered, limits)
     if folded == window.events:
         return window
     return msgspec.structs.replace(window, events=folded, revision=window.revision + 1)
+
+
+def _merge(held: Iterable[Event], arrived: Iterable[Event]) -> list[Event]:
+    by_id = {event.event_id: event for event in held}
+    for event in arrived:
+        rival = by_id.get(event.event_id)
+        if rival is None or _outranks(event, rival):
+            by_id[event.event_id] = event
+    return sorted(by_id.values(), key=lambda event: event.order)
+
+
+def _within(ordered: list[Event], limits: WindowLimits) -> tuple[Event, ...]:
+    """Cut what lies beyond the limits; the newest event always stays."""
+    newest = ordered[-limits.max_events :]
+    oldest_ms = newest[-1].ts - limits.span_ms
+    if newest[0].ts > oldest_ms:
+        return tuple(newest)
+    first = next(i for i, event in enumerate(newest) if event.ts > oldest_ms)
+    return tuple(newest[first:])
 
 
 def touch(window: BehaviourWindow, *, unresolved: bool | None = None) -> BehaviourWindow:
@@ -110,10 +134,6 @@ def touch(window: BehaviourWindow, *, unresolved: bool | None = None) -> Behavio
         revision=window.revision + 1,
         unresolved=window.unresolved if unresolved is None else unresolved,
     )
-
-
-def _order(event: Event) -> tuple[int, str]:
-    return (event.ts, event.event_id)
 
 
 def _cut_text(event: Event, chars: int) -> Event:

@@ -21,8 +21,6 @@ from interest.item import (
 ITEM = Item(
     item_id="i", title="Mug", description="red", brand="b", categories=("a", "c"), price=2.5
 )
-    item_id="i", title="Mug", description="red", brand="b", categories=("a", "c"), price=2.5
-)
 
 
 def test_an_item_survives_a_round_trip() -> None:

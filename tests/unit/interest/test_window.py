@@ -142,8 +142,10 @@ def test_long_texts_are_cut_on_their_way_in() -> None:
 
 @given(events=events_strategy)
 def test_the_binary_form_gives_the_same_window_back(events: list[Event]) -> None:
-    full = event("full", T0 + 50 * DAY, type=EventType.REVIEW, text="好", rating=2.0, dwell_ms=3,
-                 session_id="s", platform="p", domain="d", request_id="r", user_id="other")  # fmt: skip
+    full = event(
+        "full", T0 + 50 * DAY, type=EventType.REVIEW, text="好", rating=2.0, dwell_ms=3,
+        session_id="s", platform="p", domain="d", request_id="r", user_id="other",
+    )  # fmt: skip
     window = msgspec.structs.replace(fold(EMPTY, [*events, full], LIMITS), era=3, unresolved=True)
     restored, generation = window_from_bytes(window_to_bytes(window, 7))
     assert restored == window

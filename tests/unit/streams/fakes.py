@@ -1,0 +1,162 @@
+"""Stand-ins for the services around the streams, for unit tests only."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from faust.types import TP
+from numpy.typing import NDArray
+
+from interest.bundle import LiveModel
+from interest.item import EncodedItem, Item, unit
+from interest.ports import UserState, VectorUpdate
+from interest.vector import Token
+from interest.window import BehaviourWindow
+from streams.outbox import Record
+from streams.transport import Chunk
+from streams.windows import Partition
+
+T0 = 1_700_000_000_000
+
+
+class KafkaRecord(NamedTuple):
+    """What the agents use of aiokafka's ConsumerRecord."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    timestamp: int = T0
+    timestamp_type: int = 1
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+def event_json(event_id: str, user_id: str = "u", ts: int = T0, **fields: Any) -> bytes:
+    values = {"event_id": event_id, "user_id": user_id, "ts": ts, "type": "click", "item_id": "i"}
+    return json.dumps({**values, **fields}).encode()
+
+
+def chunk(records: Sequence[KafkaRecord], generation: int = 1) -> Chunk:
+    first = records[0]
+    return Chunk(TP(first.topic, first.partition), records, generation)
+
+
+class Outbox:
+    """Keeps what was sent; ``fail`` is called before each send."""
+
+    def __init__(self, fail: Callable[[], None] = lambda: None) -> None:
+        self.sent: list[Record] = []
+        self.first = asyncio.Event()
+        self.fail = fail
+
+    async def send_all(self, records: Sequence[Record]) -> None:
+        self.fail()
+        self.sent.extend(records)
+        self.first.set()
+
+
+class Windows:
+    """Partitions without Faust."""
+
+    def __init__(self) -> None:
+        self.partitions: dict[int, Partition] = {}
+
+    def partition(self, number: int) -> Partition:
+        return self.partitions.setdefault(number, Partition(number))
+
+    def n_windows(self) -> int:
+        return sum(len(partition.held) for partition in self.partitions.values())
+
+
+class Vectors:
+    """A vector store in a dict, with the compare-and-set of the real one."""
+
+    def __init__(self) -> None:
+        self.stored: dict[str, VectorUpdate] = {}
+        self.popular: dict[int, Mapping[str, float]] = {}
+        self.fail: Callable[[], None] = lambda: None
+
+    async def ping(self) -> None: ...
+
+    async def upsert(self, updates: Sequence[VectorUpdate]) -> list[Token | None]:
+        self.fail()
+        answers: list[Token | None] = []
+        for update in updates:
+            held = self.stored.get(update.vector.user_id)
+            if held is not None and held.vector.token > update.vector.token:
+                answers.append(held.vector.token)
+            else:
+                self.stored[update.vector.user_id] = update
+                answers.append(None)
+        return answers
+
+    async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
+        found = [self.stored.get(user_id) for user_id in user_ids]
+        return [UserState(held.vector, held.recent) if held else None for held in found]
+
+    async def fetch_tokens(self, user_ids: Sequence[str], model_id: str) -> list[Token | None]:
+        found = [self.stored.get(user_id) for user_id in user_ids]
+        return [held.vector.token if held else None for held in found]
+
+    async def live_model(self) -> LiveModel | None:
+        return None
+
+    async def set_live_model(self, live: LiveModel) -> None: ...
+
+    async def publish_popular(self, partition: int, scores: Mapping[str, float]) -> None:
+        self.popular[partition] = scores
+
+    async def fetch_popular(self, k: int) -> list[tuple[str, float]]:
+        return []
+
+    async def close(self) -> None: ...
+
+
+class Items:
+    """An item lookup in a dict."""
+
+    def __init__(self, *item_ids: str) -> None:
+        self.items = {
+            item_id: EncodedItem(
+                item=Item(item_id=item_id, title=item_id), vector=unit(np.array([1.0, 2.0]))
+            )
+            for item_id in item_ids
+        }
+
+    async def fetch(self, item_ids: Sequence[str]) -> dict[str, EncodedItem]:
+        return {i: self.items[i] for i in item_ids if i in self.items}
+
+    def put(self, items: Sequence[EncodedItem]) -> None: ...
+
+    def drop(self, item_ids: Sequence[str]) -> None: ...
+
+
+class CountingEncoder:
+    """A vector that shows how many events the window had; fails on what it is told to."""
+
+    dim = 2
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.poison: Callable[[BehaviourWindow], bool] = lambda window: False
+        self.nan: Callable[[BehaviourWindow], bool] = lambda window: False
+
+    def n_tokens(self, window: BehaviourWindow) -> int:
+        return len(window.events)
+
+    def encode(
+        self, windows: Sequence[BehaviourWindow], items: Mapping[str, EncodedItem]
+    ) -> NDArray[np.float32]:
+        self.batches.append([window.subject_id for window in windows])
+        if any(self.poison(window) for window in windows):
+            raise RuntimeError("device-side assert")
+        rows = unit(np.array([[len(window.events), 1.0] for window in windows]))
+        for i, window in enumerate(windows):
+            if self.nan(window):
+                rows[i] = np.nan
+        return rows

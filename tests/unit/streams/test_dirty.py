@@ -1,0 +1,141 @@
+"""Dirty users: once each, oldest first, settled only when their vectors are readable."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from streams.dirty import DirtyUsers, Mark
+
+
+def take_all(dirty: DirtyUsers) -> list[Mark]:
+    return dirty.take(lambda mark: 1, 1_000)
+
+
+def test_a_user_waits_once_and_for_the_oldest_event() -> None:
+    dirty = DirtyUsers()
+    dirty.mark("a", 0, 100)
+    dirty.mark("b", 0, 200)
+    dirty.mark("a", 0, 300)
+    assert [(m.subject_id, m.since_ms) for m in take_all(dirty)] == [("a", 100), ("b", 200)]
+
+
+def test_a_record_gives_its_time_to_a_mark_without_one() -> None:
+    dirty = DirtyUsers()
+    dirty.mark("a", 0, None)
+    dirty.mark("a", 0, 300)
+    assert take_all(dirty)[0].since_ms == 300
+
+
+def test_a_batch_ends_at_the_budget_but_holds_at_least_one() -> None:
+    dirty = DirtyUsers()
+    for user in "abc":
+        dirty.mark(user, 0, None)
+    assert [m.subject_id for m in dirty.take(lambda mark: 50, 10)] == ["a"]
+    assert [m.subject_id for m in dirty.take(lambda mark: 5, 10)] == ["b", "c"]
+
+
+def test_a_user_in_flight_is_not_taken_again() -> None:
+    dirty = DirtyUsers()
+    dirty.mark("a", 0, None)
+    first = take_all(dirty)
+    dirty.mark("a", 0, None)
+    assert take_all(dirty) == []
+    dirty.confirm(first)
+    assert [m.subject_id for m in take_all(dirty)] == ["a"]
+
+
+async def test_settled_waits_for_the_marks_before_and_for_no_later_one() -> None:
+    dirty = DirtyUsers()
+    dirty.mark("a", 0, None)
+    waiting = asyncio.create_task(dirty.settled(dirty.last_seq))
+    batch = take_all(dirty)
+    dirty.mark("b", 0, None)
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    dirty.confirm(batch)
+    await asyncio.wait_for(waiting, 1)
+
+
+async def test_what_was_put_back_still_holds_the_checkpoint() -> None:
+    dirty = DirtyUsers()
+    dirty.mark("a", 0, None)
+    seq = dirty.last_seq
+    batch = take_all(dirty)
+    dirty.mark("a", 0, None)
+    dirty.put_back(batch)
+    waiting = asyncio.create_task(dirty.settled(seq))
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    dirty.confirm(take_all(dirty))
+    await asyncio.wait_for(waiting, 1)
+
+
+async def test_a_dropped_partition_holds_nothing() -> None:
+    dirty = DirtyUsers()
+    dirty.mark("a", 0, None)
+    dirty.mark("b", 1, None)
+    seq = dirty.last_seq
+    first = dirty.take(lambda mark: 1, 1)
+    dirty.drop_partition(0)
+    dirty.confirm(first)
+    dirty.drop_partition(1)
+    await asyncio.wait_for(dirty.settled(seq), 1)
+    assert len(dirty) == 0
+
+
+class DirtyMachine(RuleBasedStateMachine):
+    """Whatever the order of calls, no mark is lost and none is doubled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dirty = DirtyUsers()
+        self.unconfirmed: dict[str, int] = {}
+        self.flying: list[Mark] = []
+
+    @rule(user=st.sampled_from("abcdef"))
+    def mark(self, user: str) -> None:
+        self.dirty.mark(user, ord(user) % 2, None)
+        self.unconfirmed[user] = self.dirty.last_seq
+
+    @rule(budget=st.integers(1, 4))
+    def take(self, budget: int) -> None:
+        self.flying += self.dirty.take(lambda mark: 1, budget)
+
+    @rule(data=st.data())
+    def confirm(self, data: st.DataObject) -> None:
+        done = data.draw(st.lists(st.sampled_from(self.flying), unique=True)) if self.flying else []
+        self.dirty.confirm(done)
+        self.flying = [mark for mark in self.flying if mark not in done]
+
+    @rule(data=st.data())
+    def put_back(self, data: st.DataObject) -> None:
+        done = data.draw(st.lists(st.sampled_from(self.flying), unique=True)) if self.flying else []
+        self.dirty.put_back(done)
+        self.flying = [mark for mark in self.flying if mark not in done]
+
+    @invariant()
+    def a_user_flies_once(self) -> None:
+        subjects = [mark.subject_id for mark in self.flying]
+        assert len(subjects) == len(set(subjects))
+
+    @invariant()
+    def the_lowest_is_the_lowest(self) -> None:
+        marks = [*self.dirty._waiting.values(), *self.dirty._in_flight.values()]
+        lowest = min((mark.seq for mark in marks), default=self.dirty.last_seq + 1)
+        assert self.dirty._lowest() == lowest
+
+    def teardown(self) -> None:
+        self.dirty.put_back(self.flying)
+        left = {mark.subject_id for mark in self.dirty._waiting.values()}
+        confirmed_since = set(self.unconfirmed) - left
+        # Whoever is gone was confirmed after the last mark, never before.
+        for user in confirmed_since:
+            assert all(mark.subject_id != user for mark in self.flying)
+
+
+TestDirtyMachine = DirtyMachine.TestCase
+TestDirtyMachine.settings = settings(max_examples=100, deadline=None)

@@ -37,6 +37,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     session_timeout_s: Annotated[
         float, Meta(gt=0, description="A worker that is silent for so long loses its partitions.")
     ] = 10.0
+    fetch_max_wait_ms: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=5_000,
+            description="How long a broker may hold a fetch that has nothing to give. The "
+            "embedded broker looks for news only twice in that time.",
+        ),
+    ] = 500
     redis_url: Annotated[
         str, Meta(min_length=1, description="Redis of the user vectors, `redis://` or `rediss://`.")
     ] = "redis://localhost:6379/0"

@@ -31,6 +31,9 @@ Handler = Callable[[Chunk], Awaitable[None]]
 class InterestApp(faust.App):
     """A Faust app with chunked transport, and no folders."""
 
+    #: How long a broker may hold a fetch that has nothing to give, ms.
+    fetch_max_wait_ms: int
+
     def _new_transport(self) -> ChunkTransport:
         return ChunkTransport(self.conf.broker_consumer, self)
 
@@ -73,6 +76,8 @@ def create_app(
         broker_request_timeout=max(2 * session_s, 30.0),
         broker_max_poll_interval=300.0,
     )
+
+    app.fetch_max_wait_ms = settings.fetch_max_wait_ms
 
     def topic(*topics: str) -> Any:
         return app.topic(

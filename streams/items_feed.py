@@ -80,6 +80,7 @@ class ItemsFeed:
             bootstrap_servers=self._settings.kafka_bootstrap,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
+            fetch_max_wait_ms=self._settings.fetch_max_wait_ms,
             metadata_max_age_ms=5_000,
         )
         await consumer.start()

@@ -32,10 +32,10 @@ Headers = tuple[tuple[str, bytes], ...]
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One record to send; without a partition its key decides (murmur2)."""
+    """One record to send; without a partition its key decides (murmur2), without a key chance."""
 
     topic: str
-    key: bytes
+    key: bytes | None
     value: bytes | None
     partition: int | None = None
     headers: Headers = ()
@@ -63,8 +63,8 @@ class Outbox:
         """
         producer = AIOKafkaProducer(
             bootstrap_servers=self._settings.kafka_bootstrap,
+            # Not idempotent: the receivers are, and brokers without producer ids work too.
             acks="all",
-            enable_idempotence=True,
             linger_ms=0,
             max_batch_size=256 * 1024,
             max_request_size=MAX_RECORD_BYTES + 64 * 1024,
@@ -134,7 +134,7 @@ class Outbox:
                 failed.append(record)
         return failed
 
-    def _partition(self, record: Record) -> int:
-        if record.partition is not None:
+    def _partition(self, record: Record) -> int | None:
+        if record.partition is not None or record.key is None:
             return record.partition
         return partition_of(record.key.decode(), self._n_partitions)

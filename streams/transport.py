@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, cast
 
 import faust
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
@@ -51,6 +51,16 @@ class ChunkSchema(faust.Schema[Any, Any]):
         return message.value
 
 
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust's consumer thread, with the fetch wait of the settings."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust writes 1500 ms into the code, and aiokafka reads it at start.
+        consumer._fetch_max_wait_ms = cast(Any, self.app).fetch_max_wait_ms
+        return consumer
+
+
 class ChunkConsumer(driver.Consumer):
     """Faust's consumer with chunks, bounded per partition."""
 
@@ -62,6 +72,39 @@ class ChunkConsumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._outstanding = Counter()
         self._freed = asyncio.Event()
+
+    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    def pause_partitions(self, tps: Iterable[TP]) -> None:
+        """Pause, and stop fetching what is a changelog; see :meth:`_set_fetching`."""
+        tps = set(tps)
+        super().pause_partitions(tps)
+        self._set_fetching(tps, fetch=False)
+
+    def resume_partitions(self, tps: Iterable[TP]) -> None:
+        """Resume, also the fetching of changelogs."""
+        tps = set(tps)
+        super().resume_partitions(tps)
+        self._set_fetching(tps, fetch=True)
+
+    def _set_fetching(self, tps: set[TP], *, fetch: bool) -> None:
+        """Pause or resume changelogs in aiokafka itself.
+
+        Faust pauses by not asking for records. The windows that we write would be fetched all
+        the same and lie unread, and unread records make aiokafka hold back the next fetch.
+        """
+        changelogs = [TopicPartition(*tp) for tp in tps if self._is_changelog_tp(tp)]
+
+        def apply() -> None:
+            consumer = self._thread._consumer
+            if consumer is None:
+                return
+            for tp in consumer.assignment().intersection(changelogs):
+                (consumer.resume if fetch else consumer.pause)(tp)
+
+        if changelogs and self._thread._consumer is not None:
+            self._thread.thread_loop.call_soon_threadsafe(apply)
 
     async def _getmany(  # the time-out is part of Faust's interface
         self,

@@ -1,0 +1,1 @@
+"""The read API over HTTP, and the metrics of every process."""

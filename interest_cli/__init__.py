@@ -1,0 +1,1 @@
+"""The ``interest`` command and the wiring: the only place that chooses implementations."""

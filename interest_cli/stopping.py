@@ -1,0 +1,51 @@
+"""Signals end a command in order: a first one stops, a second one stops at once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
+
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+T = TypeVar("T")
+
+
+class Stopped(BaseException):
+    """A signal asked the command to end; ``code`` is the exit code a shell expects."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.code = 128 + number
+
+
+def run(job: Coroutine[Any, Any, T]) -> T:
+    """Run a command's coroutine; a signal cancels it, so that it can close what it opened.
+
+    Raises:
+        Stopped: after the coroutine has ended because of a signal.
+    """
+    received: list[int] = []
+
+    async def guarded() -> T:
+        loop = asyncio.get_running_loop()
+        task = asyncio.ensure_future(job)
+
+        def stop(number: int) -> None:
+            if received:
+                os._exit(128 + number)  # asked twice: leave now; children watch our pipe
+            received.append(number)
+            task.cancel()
+
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, stop, number)
+        return await task
+
+    try:
+        return asyncio.run(guarded())
+    except asyncio.CancelledError:
+        if received:
+            raise Stopped(received[0]) from None
+        raise

@@ -1,0 +1,175 @@
+"""The only place that chooses what stands behind the ports."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from store.embedded_items import EmbeddedItems
+from store.item_cache import ItemCache
+from store.qdrant_items import QdrantItems
+from store.recommend import StoreRecommender
+from store.redis_vectors import RedisUserVectors
+
+from interest.bundle import LiveModel
+from interest.errors import ServiceUnavailable
+from interest.metrics import NoMetrics
+from interest.ports import ItemStore, Metrics, Recommender, UserVectorStore
+from interest.settings import Settings
+from interest_cli.replay import LoadedBundle
+from streams.items_feed import ItemsFeed
+from streams.topics import TopicNames
+from streams.worker import Worker
+
+
+def user_vectors(settings: Settings) -> RedisUserVectors:
+    """Connect to the Redis of the settings; nothing is sent before the first call."""
+    return RedisUserVectors(
+        settings.redis_url, prefix=settings.redis_prefix, ttl_s=settings.vector_ttl_s
+    )
+
+
+def collection_of(model_id: str) -> str:
+    """Name the collection of a model's items."""
+    return f"items-{model_id}"
+
+
+def item_store(settings: Settings, live: LiveModel, folder: Path) -> ItemStore:
+    """Open the items of a model: on the Qdrant server of the settings, else in process.
+
+    Args:
+        folder: a private one for the engine in process.
+    """
+    if settings.qdrant_url:
+        return QdrantItems(
+            settings.qdrant_url, live.collection, live.dim, api_key=settings.qdrant_api_key
+        )
+    return EmbeddedItems(folder / live.collection, live.dim)
+
+
+@asynccontextmanager
+async def private_folder() -> AsyncIterator[Path]:
+    """Give a folder that only this user can read, and remove it afterwards."""
+    with tempfile.TemporaryDirectory(prefix="interest-") as folder:
+        yield Path(folder)
+
+
+@asynccontextmanager
+async def open_worker(
+    settings: Settings, loaded: LoadedBundle, metrics: Metrics
+) -> AsyncIterator[tuple[Worker, ItemStore, UserVectorStore]]:
+    """Start a worker, and stop it in order when the block ends.
+
+    Raises:
+        ServiceUnavailable: the broker or a store does not answer.
+        TopicMismatch: the topics on the broker do not fit together.
+    """
+    bundle = loaded.bundle
+    live = LiveModel(
+        model_id=bundle.model_id, collection=collection_of(bundle.model_id), dim=bundle.dim
+    )
+    async with AsyncExitStack() as stack:
+        folder = await stack.enter_async_context(private_folder())
+        vectors = user_vectors(settings)
+        stack.push_async_callback(vectors.close)
+        await vectors.ping()
+        items = item_store(settings, live, folder)
+        stack.push_async_callback(items.close)
+        worker = Worker(
+            settings=settings,
+            bundle=bundle,
+            item_encoder=loaded.item_encoder,
+            user_encoder=loaded.user_encoder,
+            vectors=vectors,
+            items=items,
+            lookup=ItemCache(items, settings.item_cache_items),
+            metrics=metrics,
+            collection=live.collection,
+        )
+        stack.push_async_callback(worker.stop)
+        await worker.start()
+        yield worker, items, vectors
+
+
+class ItemIndexes:
+    """The item stores that readers of live models need, opened when they are first asked for.
+
+    With a Qdrant server a store is a connection. Without one this process builds its own index
+    from the ``items-encoded`` topic, and asks for patience until that is read.
+    """
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        self._settings = settings
+        self._folder = folder
+        self._stores: dict[str, ItemStore] = {}
+        self._feeds: dict[str, ItemsFeed] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def add(self, live: LiveModel, store: ItemStore) -> None:
+        """Use a store that somebody else keeps up to date."""
+        self._stores[live.model_id] = store
+
+    def get(self, live: LiveModel) -> ItemStore:
+        """Give the store of a model.
+
+        Raises:
+            ServiceUnavailable: its index in this process is still being built.
+        """
+        store = self._stores.get(live.model_id)
+        if store is None:
+            store = self._stores[live.model_id] = item_store(self._settings, live, self._folder)
+            if not store.shared:
+                self._follow(live, store)
+        feed = self._feeds.get(live.model_id)
+        if feed is not None and not feed.caught_up.is_set():
+            raise ServiceUnavailable(
+                f"the item index is being built, {len(feed.known)} items so far"
+            )
+        return store
+
+    def _follow(self, live: LiveModel, store: ItemStore) -> None:
+        topic = TopicNames.of(self._settings).items_encoded
+        feed = ItemsFeed(self._settings, topic, live.model_id, store, None, NoMetrics())
+        self._feeds[live.model_id] = feed
+
+        async def follow() -> None:
+            await store.open()
+            await feed.run()
+
+        self._tasks.append(asyncio.create_task(follow(), name=f"index of {live.model_id}"))
+
+    async def close(self) -> None:
+        """Stop following and close the stores that were opened here."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for store in self._stores.values():
+            await store.close()
+
+
+@asynccontextmanager
+async def open_recommender(settings: Settings) -> AsyncIterator[Recommender]:
+    """Open the stores for reading."""
+    async with AsyncExitStack() as stack:
+        folder = await stack.enter_async_context(private_folder())
+        vectors = user_vectors(settings)
+        stack.push_async_callback(vectors.close)
+        indexes = ItemIndexes(settings, folder)
+        stack.push_async_callback(indexes.close)
+        yield StoreRecommender(vectors, indexes.get)
+
+
+def worker_checks(
+    worker: Worker, vectors: UserVectorStore, items: ItemStore
+) -> dict[str, Callable[[], Awaitable[None]]]:
+    """Say what must work before a worker is ready."""
+
+    async def running() -> None:
+        reasons = worker.unready()
+        if reasons:
+            raise ServiceUnavailable("; ".join(reasons))
+
+    return {"worker": running, "redis": vectors.ping, "items": items.ping}

@@ -16,8 +16,10 @@ UserEncoderKind = Literal["decay", "text"]
 class TextModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A pretrained language model by reference, and how its tokens become one vector.
 
-    ``reference`` is a Hugging Face folder or id; ``fingerprint`` the hash of its weights,
+    ``reference`` is a Hugging Face folder or id, or empty for the MiniLM of the ``embedded``
+    extra: where to find the model, no part of what it is. ``fingerprint`` is the hash of its weights,
     configuration and tokenizer, so that two machines agree that they mean the same model.
+    ``preparation`` is the version of the text preparation before the tokenizer.
     """
 
     reference: str
@@ -26,20 +28,53 @@ class TextModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     pooling: Pooling = "mean"
     instruction: str = ""
     max_tokens: int = 256
+    preparation: int = 1
+
+
+class TypeWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an event of each type says of the user's interest; negative pushes away."""
+
+    view: float = 0.3
+    click: float = 0.4
+    search: float = 0.6
+    favourite: float = 0.8
+    cart: float = 0.8
+    purchase: float = 1.0
+    review: float = 1.0
+    remove: float = -0.5
+    # ``return`` is a keyword of Python; a bundle's file says ``return``.
+    return_: float = msgspec.field(default=-1.0, name="return")
 
 
 class DecayParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How the ``decay`` encoder weighs a behaviour.
 
-    An event's weight is ``type_weights[type] × position_decay^i × 0.5^(age / half_life_ms)``,
-    with i = 0 for the newest event and age counted back from it. Negative weights push away.
+    An event's weight is ``weights[type] × position_decay^i × 0.5^(age / half_life_ms)``, with
+    i = 0 for the newest event and age counted back from it. A rating of ``bad_rating`` or less
+    makes it negative; a view or click of less than ``bounce_ms`` counts ``bounce_factor`` of
+    it. Negative weights push away, together at most ``push_limit`` as far as the positive ones
+    pull, so that a vector never points away from what the user liked.
     """
 
+    weights: TypeWeights = TypeWeights()
     position_decay: float = 0.85
     half_life_ms: int = 14 * 86_400_000
     bad_rating: float = 2.0
     bounce_ms: int = 2_000
     bounce_factor: float = 0.3
+    push_limit: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not (
+            0 < self.position_decay <= 1
+            and self.half_life_ms > 0
+            and self.bounce_factor >= 0
+            and 0 <= self.push_limit < 1
+        ):
+            raise ValueError(
+                "decay parameters: 0 < position_decay <= 1, half_life_ms > 0, "
+                "bounce_factor >= 0, 0 <= push_limit < 1"
+            )
 
 
 class BundleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

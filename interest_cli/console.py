@@ -19,6 +19,7 @@ from rich.text import Text
 
 from interest.settings import Settings
 from interest_cli.env import load_settings
+from interest_cli.logs import configure_logging
 
 #: Results go here.
 out = Console(highlight=False, soft_wrap=True)
@@ -37,8 +38,6 @@ def settings(**overrides: Any) -> Settings:
     Raises:
         BadInput: a variable has a value that it cannot have.
     """
-    from interest_cli.main import configure_logging
-
     given = {name: value for name, value in overrides.items() if value is not None}
     loaded = load_settings(warn=warn, **given)
     configure_logging(loaded.log_level)

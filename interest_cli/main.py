@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.logging import RichHandler
 from rich.text import Text
 
 from interest.errors import InterestError
@@ -46,23 +44,6 @@ def _options(
     ] = False,
 ) -> None:
     """Configure what all commands share."""
-
-
-def configure_logging(level: str) -> None:
-    """Log our own packages at ``level`` on standard error, libraries from warnings on."""
-    handler = RichHandler(
-        console=Console(stderr=True), show_path=False, rich_tracebacks=False, markup=False
-    )
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], format="%(message)s", force=True)
-    for package in ("interest", "streams", "encoder", "store", "interest_api", "interest_cli"):
-        logging.getLogger(package).setLevel(level.upper())
-    # Faust subclasses of ours log the life of every service under our names.
-    for noisy in ("streams.app", "streams.transport", "streams.windows"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
-    # Both report what we retry and report ourselves.
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)
-    logging.getLogger("faust").setLevel(logging.ERROR)
-    logging.getLogger("mode").setLevel(logging.ERROR)
 
 
 def main() -> None:

@@ -1,0 +1,44 @@
+# The same targets run on a newcomer's machine and in CI. `make demo` and `make test` need nothing
+# before them: the virtual environment is made at first use and kept.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+ONLY   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test bench demo serve clean
+
+help: ## Show the targets
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(READY) ## Make .venv with everything in it (the other targets do it, too)
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed; set PYTHON=python3.11"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) (some minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade "pip>=25.1"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[embedded]" --group dev
+	@touch $(READY)
+
+check: $(READY) ## Lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: $(READY) ## All tests; what cannot run here is skipped and said so
+	$(BIN)/python -m pytest $(ARGS)
+
+bench: $(READY) ## Benchmarks; ONLY=name for one
+	$(BIN)/python -m benchmarks $(ONLY)
+
+demo: $(READY) ## Everything on this machine with a sample log; ARGS=--once to exit when through
+	@$(BIN)/interest demo $(ARGS)
+
+serve: $(READY) ## The HTTP API against the services of the settings
+	@$(BIN)/interest serve
+
+clean: ## Remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

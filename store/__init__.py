@@ -1,0 +1,1 @@
+"""Where vectors and items live, and how items are found: Redis, Qdrant, retrieval."""

@@ -1,0 +1,77 @@
+"""What an item is in Qdrant, for the server and the engine in process alike."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from interest.errors import BadInput, CorruptRecord
+from interest.item import EncodedItem, Item, ItemQuery, ScoredItem
+
+_NAMESPACE: Final = uuid.UUID("6f1d0b4e-6a0c-5b4f-9d63-2f1b6c9e7a10")
+#: Payload fields with an index, and their Qdrant type.
+INDEXED: Final[Mapping[str, str]] = {
+    "categories": "keyword",
+    "brand": "keyword",
+    "domain": "keyword",
+    "price": "float",
+    "availability": "keyword",
+}
+#: What ``availability`` says of an item that can be recommended. A word, since the bindings of
+#: the engine in process (0.9) turn a bool in a condition into a number that matches nothing.
+AVAILABLE: Final = "available"
+
+
+def point_id(item_id: str) -> str:
+    """Give the id of an item's point: UUID version 5, since Qdrant takes no free text."""
+    return str(uuid.uuid5(_NAMESPACE, item_id))
+
+
+def payload_of(item: Item) -> dict[str, Any]:
+    """Give the payload: the whole item, and ``availability`` for the filters."""
+    return {
+        **msgspec.to_builtins(item),
+        "availability": AVAILABLE if item.available else "unavailable",
+    }
+
+
+def item_of(payload: Mapping[str, Any] | None) -> Item:
+    """Read an item back from a payload.
+
+    Raises:
+        CorruptRecord: somebody else wrote the point.
+    """
+    try:
+        return msgspec.convert(payload, Item)
+    except msgspec.ValidationError as error:
+        raise CorruptRecord(f"a point in Qdrant is no item of ours: {error}") from error
+
+
+def check_vectors(items: Iterable[EncodedItem], dim: int) -> None:
+    """Refuse what an engine would take but could not be found by, or would poison it.
+
+    Raises:
+        BadInput: a vector of another length, with NaN or infinity, or zero.
+    """
+    for encoded in items:
+        vector = encoded.vector
+        if vector.shape != (dim,):
+            raise BadInput(f"item {encoded.item.item_id}: {vector.shape}, expected ({dim},)")
+        if not np.isfinite(vector).all() or not vector.any():
+            raise BadInput(f"item {encoded.item.item_id}: its vector is zero or not finite")
+
+
+def merge(answers: Iterable[Iterable[tuple[Item, float]]], query: ItemQuery) -> list[ScoredItem]:
+    """Merge the answers to several query vectors: an item's maximum counts, ties by item id."""
+    best: dict[str, ScoredItem] = {}
+    for answer in answers:
+        for item, score in answer:
+            held = best.get(item.item_id)
+            if held is None or score > held.score:
+                best[item.item_id] = ScoredItem(item=item, score=score)
+    ranked = sorted(best.values(), key=lambda scored: (-scored.score, scored.item.item_id))
+    return ranked[: query.k]

@@ -1,0 +1,201 @@
+"""Items on a Qdrant server: one collection per model. Layout: ``docs/contracts.md``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import httpx
+import numpy as np
+from grpc import RpcError
+from qdrant_client import AsyncQdrantClient
+from qdrant_client import models as q
+from qdrant_client.common.client_exceptions import QdrantException
+from qdrant_client.http.exceptions import ApiException
+
+from interest.errors import BadInput, ServiceUnavailable
+from interest.item import EncodedItem, ItemFilter, ItemQuery, ScoredItem
+from store.points import AVAILABLE, INDEXED, check_vectors, item_of, merge, payload_of, point_id
+
+_BATCH: Final = 256
+_TIMEOUT_S: Final = 10
+
+
+class QdrantItems:
+    """The port ``ItemStore`` over one collection that all processes share.
+
+    Args:
+        url: of the server's HTTP port.
+        grpc_port: searches go there (about a third faster); 0 uses HTTP for all.
+        client: for tests, instead of a connection to ``url``.
+    """
+
+    shared: Final = True
+
+    def __init__(
+        self,
+        url: str,
+        collection: str,
+        dim: int,
+        *,
+        api_key: str = "",
+        grpc_port: int = 0,
+        client: AsyncQdrantClient | None = None,
+    ) -> None:
+        self._url = url
+        self._collection = collection
+        self._dim = dim
+        self._client = client or AsyncQdrantClient(
+            url,
+            api_key=api_key or None,
+            timeout=_TIMEOUT_S,
+            prefer_grpc=bool(grpc_port),
+            grpc_port=grpc_port or 6334,
+            check_compatibility=False,  # it would print a warning where a server is away
+        )
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except (
+            ApiException, QdrantException, RpcError, httpx.HTTPError, OSError, TimeoutError,
+        ) as error:  # fmt: skip
+            raise ServiceUnavailable(
+                f"Qdrant at {self._url}, collection {self._collection}: {_in_a_line(error)}"
+            ) from error
+        except ValueError as error:
+            # The client's local mode, and its own checks, raise this for a missing collection.
+            raise ServiceUnavailable(
+                f"Qdrant at {self._url}, collection {self._collection}: {error}"
+            ) from error
+
+    async def open(self) -> None:
+        """Create collection and payload indexes where they are missing.
+
+        Raises:
+            BadInput: the collection exists with another dimension.
+        """
+        async with self._translated():
+            if not await self._client.collection_exists(self._collection):
+                await self._create()
+            info = await self._client.get_collection(self._collection)
+        params = info.config.params.vectors
+        size = params.size if isinstance(params, q.VectorParams) else None
+        if size != self._dim:
+            raise BadInput(
+                f"Qdrant collection {self._collection} has {size} dimensions, "
+                f"the model has {self._dim}; another model wrote it"
+            )
+        async with self._translated():
+            for field, kind in INDEXED.items():
+                if field not in info.payload_schema:
+                    await self._client.create_payload_index(
+                        self._collection, field, q.PayloadSchemaType(kind), wait=True
+                    )
+
+    async def _create(self) -> None:
+        try:
+            await self._client.create_collection(
+                self._collection,
+                vectors_config=q.VectorParams(size=self._dim, distance=q.Distance.DOT),
+            )
+        except ApiException:
+            # Two workers may start at once; the other's collection is as good as ours.
+            if not await self._client.collection_exists(self._collection):
+                raise
+
+    async def ping(self) -> None:
+        """Return if the server answers and has the collection."""
+        async with self._translated():
+            if not await self._client.collection_exists(self._collection):
+                raise ServiceUnavailable(
+                    f"Qdrant at {self._url} has no collection {self._collection} yet"
+                )
+
+    async def upsert(self, items: Sequence[EncodedItem]) -> None:
+        """Add or replace items; durable when it returns."""
+        check_vectors(items, self._dim)
+        async with self._translated():
+            for first in range(0, len(items), _BATCH):
+                points = [
+                    q.PointStruct(
+                        id=point_id(encoded.item.item_id),
+                        vector=encoded.vector.tolist(),
+                        payload=payload_of(encoded.item),
+                    )
+                    for encoded in items[first : first + _BATCH]
+                ]
+                await self._client.upsert(self._collection, points, wait=True)
+
+    async def remove(self, item_ids: Sequence[str]) -> None:
+        """Remove items; unknown ids are fine."""
+        ids: list[Any] = [point_id(item_id) for item_id in item_ids]
+        async with self._translated():
+            await self._client.delete(self._collection, q.PointIdsList(points=ids), wait=True)
+
+    async def fetch(self, item_ids: Sequence[str]) -> dict[str, EncodedItem]:
+        """Read items by id; unknown ids are left out."""
+        found: dict[str, EncodedItem] = {}
+        for first in range(0, len(item_ids), _BATCH):
+            ids = [point_id(item_id) for item_id in item_ids[first : first + _BATCH]]
+            async with self._translated():
+                records = await self._client.retrieve(
+                    self._collection, ids, with_payload=True, with_vectors=True
+                )
+            for record in records:
+                item = item_of(record.payload)
+                vector = np.asarray(record.vector, np.float32)
+                found[item.item_id] = EncodedItem(item=item, vector=vector)
+        return found
+
+    async def search(self, query: ItemQuery) -> list[ScoredItem]:
+        """Find the nearest items, best first, ties by item id."""
+        if query.vectors.shape[1] != self._dim:
+            raise BadInput(f"query of {query.vectors.shape[1]} dimensions, expected {self._dim}")
+        requests = [
+            q.QueryRequest(
+                query=vector.tolist(),
+                limit=query.k,
+                filter=_filter(query.filter, query.exclude),
+                with_payload=True,
+            )
+            for vector in query.vectors
+        ]
+        async with self._translated():
+            answers = await self._client.query_batch_points(self._collection, requests)
+        return merge(
+            ([(item_of(p.payload), p.score) for p in answer.points] for answer in answers), query
+        )
+
+    async def count(self) -> int:
+        """Count the items."""
+        async with self._translated():
+            return (await self._client.count(self._collection, exact=True)).count
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._client.close()
+
+
+def _filter(where: ItemFilter, exclude: frozenset[str]) -> q.Filter:
+    must: list[Any] = [
+        q.FieldCondition(key=field, match=q.MatchValue(value=value))
+        for field, value in (
+            ("categories", where.category),
+            ("brand", where.brand),
+            ("domain", where.domain),
+            ("availability", AVAILABLE if where.only_available else None),
+        )
+        if value is not None
+    ]
+    if where.min_price is not None or where.max_price is not None:
+        bounds = q.Range(gte=where.min_price, lte=where.max_price)
+        must.append(q.FieldCondition(key="price", range=bounds))
+    ids: list[Any] = [point_id(item_id) for item_id in exclude]
+    return q.Filter(must=must, must_not=[q.HasIdCondition(has_id=ids)] if ids else None)
+
+
+def _in_a_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__

@@ -1,0 +1,114 @@
+"""Retrieval and ranking for readers: the port ``Recommender``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import numpy as np
+
+from interest.bundle import LiveModel
+from interest.errors import CorruptRecord, ServiceUnavailable
+from interest.item import ANY_ITEM, ItemFilter, ItemQuery, ScoredItem
+from interest.ports import ItemStore, Recommendations, UserState, UserVectorStore
+from store.matching import matches
+
+#: Popular items looked up at once; a filter or a long history may pass over most of them.
+_POPULAR: Final = 200
+
+
+class StoreRecommender:
+    """Answers from a vector store and the item store of the live model.
+
+    The live pointer is read with every request and names model and collection together, so no
+    answer mixes two spaces.
+
+    Args:
+        items_for: gives the item store of a live model.
+    """
+
+    def __init__(
+        self, vectors: UserVectorStore, items_for: Callable[[LiveModel], ItemStore]
+    ) -> None:
+        self._vectors = vectors
+        self._items_for = items_for
+
+    async def _live(self) -> LiveModel:
+        live = await self._vectors.live_model()
+        if live is None:
+            raise ServiceUnavailable("no live model is set yet; the first worker sets it")
+        return live
+
+    async def ping(self) -> None:
+        """Return if the stores answer and a live model is set."""
+        await self._vectors.ping()
+        await self._items_for(await self._live()).ping()
+
+    async def user(self, user_id: str) -> UserState | None:
+        """Read one user's record of the live model."""
+        return await self._user(user_id, await self._live())
+
+    async def _user(self, user_id: str, live: LiveModel) -> UserState | None:
+        [state] = await self._vectors.fetch([user_id], live.model_id)
+        if state is not None and state.vector.dim != live.dim:
+            raise CorruptRecord(
+                f"the record of user {user_id!r} has {state.vector.dim} dimensions, "
+                f"the live model {live.model_id} has {live.dim}"
+            )
+        return state
+
+    async def recommend(
+        self, user_id: str, k: int, *, exclude_seen: bool = True, where: ItemFilter = ANY_ITEM
+    ) -> Recommendations:
+        """Recommend items: the nearest to the user's interests, or popular ones."""
+        live = await self._live()
+        items = self._items_for(live)
+        state = await self._user(user_id, live)
+        seen: frozenset[str] = frozenset()
+        if state is not None and exclude_seen:
+            seen = frozenset(b.item_id for b in state.recent if b.item_id is not None)
+        if state is None or state.vector.is_cold:
+            found = await self._popular(items, k, seen, where)
+        else:
+            found = await items.search(
+                ItemQuery(vectors=state.vector.vectors, k=k, exclude=seen, filter=where)
+            )
+        return Recommendations(
+            user_id=user_id,
+            basis="popular" if state is None or state.vector.is_cold else "vector",
+            model_id=live.model_id,
+            items=tuple(found),
+            event_time_ms=state.vector.event_time_ms if state else None,
+            encode_time_ms=state.vector.encode_time_ms if state else None,
+        )
+
+    async def _popular(
+        self, items: ItemStore, k: int, seen: frozenset[str], where: ItemFilter
+    ) -> list[ScoredItem]:
+        n = max(_POPULAR, 2 * (k + len(seen)))
+        ranked = [(i, s) for i, s in await self._vectors.fetch_popular(n) if i not in seen]
+        known = await items.fetch([item_id for item_id, _ in ranked])
+        # Scores are log2 of decayed counts; shown relative to the most popular, from 1 down.
+        best = ranked[0][1] if ranked else 0.0
+        return [
+            ScoredItem(item=known[item_id].item, score=float(2.0 ** (score - best)))
+            for item_id, score in ranked
+            if item_id in known and matches(known[item_id].item, where)
+        ][:k]
+
+    async def similar(
+        self, item_id: str, k: int, *, where: ItemFilter = ANY_ITEM
+    ) -> list[ScoredItem] | None:
+        """Find the items nearest to an item, without itself; None for an unknown item."""
+        items = self._items_for(await self._live())
+        found = await items.fetch([item_id])
+        if item_id not in found:
+            return None
+        return await items.search(
+            ItemQuery(
+                vectors=found[item_id].vector[np.newaxis],
+                k=k,
+                exclude=frozenset({item_id}),
+                filter=where,
+            )
+        )

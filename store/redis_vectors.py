@@ -1,0 +1,222 @@
+"""User vectors in Redis. The layout is a contract: ``docs/contracts.md``, section Redis.
+
+A script inside Redis compares tokens, so a worker that lost its partition cannot overwrite its
+successor, however late it wakes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, cast
+
+import msgspec
+import numpy as np
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError
+
+from interest.bundle import LiveModel
+from interest.errors import BadInput, CorruptRecord, ServiceUnavailable
+from interest.ports import RecentBehaviour, UserState, VectorUpdate
+from interest.vector import (
+    TOKEN_OFFSET,
+    Token,
+    token_from_bytes,
+    vector_from_bytes,
+    vector_to_bytes,
+)
+
+_TOKEN: Final = struct.Struct("<IIQ")
+_RECENT_FIELD: Final = "recent"
+_TIMEOUT_S: Final = 5.0
+_READ: Final = 500
+
+# Tokens are little-endian (era u32, generation u32, revision u64), and a Lua number is a double:
+# exact to 2^53 only. So each field is reversed and compared as bytes.
+_UPSERT: Final = """
+local function ordered(record, at)
+  return string.reverse(string.sub(record, at, at + 3))
+      .. string.reverse(string.sub(record, at + 4, at + 7))
+      .. string.reverse(string.sub(record, at + 8, at + 15))
+end
+local stored = redis.call('HGET', KEYS[1], ARGV[1])
+if stored and #stored >= 32 and ordered(stored, 17) > ordered(ARGV[2], 17) then
+  return string.sub(stored, 17, 32)
+end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+local recent = redis.call('HGET', KEYS[1], 'recent')
+if not recent or #recent < 16 or ordered(recent, 1) <= ordered(ARGV[3], 1) then
+  redis.call('HSET', KEYS[1], 'recent', ARGV[3])
+end
+if ARGV[4] ~= '0' then redis.call('EXPIRE', KEYS[1], ARGV[4]) end
+return false
+"""
+_UPSERT_SHA: Final = hashlib.sha1(_UPSERT.encode(), usedforsecurity=False).hexdigest()
+_POPULAR_ITEMS: Final = 1_000
+
+_recent_encoder = msgspec.msgpack.Encoder()
+_recent_decoder = msgspec.msgpack.Decoder(tuple[RecentBehaviour, ...])
+_live_decoder = msgspec.json.Decoder(LiveModel)
+_scores_decoder = msgspec.msgpack.Decoder(dict[str, float])
+
+
+class RedisUserVectors:
+    """The port ``UserVectorStore`` over one Redis.
+
+    Args:
+        url: ``redis://``, ``rediss://`` or ``unix://``.
+        prefix: put before every key.
+        ttl_s: a user's hash expires so long after its last upsert; 0 keeps it.
+
+    Raises:
+        BadInput: the URL is none.
+    """
+
+    def __init__(self, url: str, *, prefix: str = "interest:", ttl_s: int = 0) -> None:
+        try:
+            self._redis: Redis = Redis.from_url(
+                url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
+            )
+        except ValueError as error:
+            raise BadInput(f"Redis URL {url!r}: {error}; see INTEREST_REDIS_URL") from error
+        self._prefix = prefix
+        self._ttl_s = ttl_s
+
+    def user_key(self, user_id: str) -> str:
+        """Name a user's hash. Everything of a user is in one key, so any cluster slot will do."""
+        return f"{self._prefix}user:{user_id}"
+
+    @asynccontextmanager
+    async def _translated(self) -> AsyncIterator[None]:
+        try:
+            yield
+        except AuthenticationError as error:
+            raise ServiceUnavailable(
+                f"Redis refuses the password or user ({error}); see INTEREST_REDIS_URL"
+            ) from error
+        except (RedisError, OSError, TimeoutError) as error:
+            raise ServiceUnavailable(f"Redis: {error or type(error).__name__}") from error
+
+    async def ping(self) -> None:
+        """Return if Redis answers and takes writes; a read-only or full one does not."""
+        async with self._translated():
+            await self._redis.set(f"{self._prefix}ping", b"", ex=60)
+
+    async def upsert(self, updates: Sequence[VectorUpdate]) -> list[Token | None]:
+        """Store vectors in one pipeline, each unless a higher token is there."""
+        if not updates:
+            return []
+        async with self._translated():
+            try:
+                answers = await self._run_upserts(updates)
+            except NoScriptError:
+                # Redis was restarted, or its scripts were flushed.
+                await self._redis.script_load(_UPSERT)
+                answers = await self._run_upserts(updates)
+        return [None if answer is None else Token(*_TOKEN.unpack(answer)) for answer in answers]
+
+    async def _run_upserts(self, updates: Sequence[VectorUpdate]) -> list[bytes | None]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for update in updates:
+            record = vector_to_bytes(update.vector)
+            recent = record[TOKEN_OFFSET : TOKEN_OFFSET + 16] + _recent_encoder.encode(
+                update.recent
+            )
+            pipeline.evalsha(
+                _UPSERT_SHA,
+                1,
+                self.user_key(update.vector.user_id),
+                update.vector.model_id,
+                record,
+                recent,
+                self._ttl_s,
+            )
+        # An error of one command must not hide that the others were carried out: a retry of
+        # all is safe, since an equal token is accepted.
+        answers = await pipeline.execute(raise_on_error=False)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return list(answers)
+
+    async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
+        """Read users; None where a user has no record for this model.
+
+        Raises:
+            CorruptRecord: somebody else wrote the field.
+        """
+        states: list[UserState | None] = []
+        for user_id, (raw, recent) in zip(
+            user_ids, await self._fields(user_ids, [model_id, _RECENT_FIELD]), strict=True
+        ):
+            if raw is None:
+                states.append(None)
+                continue
+            vector = vector_from_bytes(raw, user_id, model_id)
+            states.append(UserState(vector, _read_recent(recent) if recent else ()))
+        return states
+
+    async def fetch_tokens(self, user_ids: Sequence[str], model_id: str) -> list[Token | None]:
+        """Read the tokens alone."""
+        return [
+            None if raw is None else token_from_bytes(raw)
+            for (raw,) in await self._fields(user_ids, [model_id])
+        ]
+
+    async def _fields(self, user_ids: Sequence[str], fields: list[str]) -> list[list[bytes | None]]:
+        found: list[list[bytes | None]] = []
+        async with self._translated():
+            for first in range(0, len(user_ids), _READ):
+                pipeline = self._redis.pipeline(transaction=False)
+                for user_id in user_ids[first : first + _READ]:
+                    pipeline.hmget(self.user_key(user_id), fields)
+                found.extend(await pipeline.execute())
+        return found
+
+    async def live_model(self) -> LiveModel | None:
+        """Read the live-model pointer."""
+        async with self._translated():
+            raw = await self._redis.get(f"{self._prefix}live")
+        if raw is None:
+            return None
+        try:
+            return _live_decoder.decode(raw)
+        except msgspec.DecodeError as error:
+            raise CorruptRecord(f"the live-model pointer is damaged: {error}") from error
+
+    async def set_live_model(self, live: LiveModel) -> None:
+        """Point readers to another model and collection, in one step."""
+        async with self._translated():
+            await self._redis.set(f"{self._prefix}live", msgspec.json.encode(live))
+
+    async def publish_popular(self, partition: int, scores: Mapping[str, float]) -> None:
+        """Replace the popular items of one partition, the best 1,000 of them."""
+        best = dict(sorted(scores.items(), key=lambda entry: -entry[1])[:_POPULAR_ITEMS])
+        async with self._translated():
+            await self._redis.hset(
+                f"{self._prefix}popular", str(partition), msgspec.msgpack.encode(best)
+            )
+
+    async def fetch_popular(self, k: int) -> list[tuple[str, float]]:
+        """Add up the partitions (log-sum-exp, base 2); give the best ``k``, ties by item id."""
+        async with self._translated():
+            partitions = await self._redis.hgetall(f"{self._prefix}popular")
+        total: dict[str, float] = {}
+        for raw in partitions.values():
+            for item_id, score in _scores_decoder.decode(cast(bytes, raw)).items():
+                held = total.get(item_id, -np.inf)
+                total[item_id] = float(np.logaddexp2(held, score))
+        return sorted(total.items(), key=lambda entry: (-entry[1], entry[0]))[:k]
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._redis.aclose()
+
+
+def _read_recent(raw: bytes) -> tuple[RecentBehaviour, ...]:
+    try:
+        return _recent_decoder.decode(raw[_TOKEN.size :])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CorruptRecord(f"recent behaviours of {len(raw)} bytes: {error}") from error

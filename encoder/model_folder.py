@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 _HUB_ID: Final = re.compile(r"[\w.-]+(/[\w.-]+)?")
 _FILES: Final = ["*.json", "*.txt", "*.model", "*.safetensors"]
+_PICKLES: Final = "pytorch_model*.bin"
 _TOKENIZER_FILES: Final = (
     "tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model",
 )  # fmt: skip
@@ -125,29 +126,31 @@ def _from_hub(reference: str) -> Path:
     # The cache first: a model that changed upstream must not change vectors at a restart.
     try:
         folder = Path(snapshot_download(reference, local_files_only=True))
-        if (folder / "config.json").is_file() and _is_complete(folder):
+        if _is_complete(folder):
             return folder
     except (LocalEntryNotFoundError, OSError, ValueError):
-        pass
+        pass  # not here, or not even a name that the hub allows: the fetch below says so
     log.info("fetching the text model %s from Hugging Face", reference)
+    reason = "incomplete"
     try:
         folder = Path(snapshot_download(reference, allow_patterns=_FILES))
         if not _weights(folder):
-            folder = Path(
-                snapshot_download(reference, allow_patterns=[*_FILES, "pytorch_model*.bin"])
-            )
+            folder = Path(snapshot_download(reference, allow_patterns=[*_FILES, _PICKLES]))
+        if _is_complete(folder):
+            return folder
+        cause: Exception | None = None
     except Exception as error:  # of the hub, of its HTTP client, of the disk: one answer to all
-        raise EncoderUnavailable(
-            f"text model {reference} is neither a folder, nor in the Hugging Face cache, nor can "
-            f"it be fetched ({type(error).__name__}); run `hf download {reference}` where there "
-            "is a network, or set INTEREST_TEXT_MODEL to a model folder"
-        ) from error
-    return folder
+        reason, cause = type(error).__name__, error
+    raise EncoderUnavailable(
+        f"text model {reference} is neither a folder, nor whole in the Hugging Face cache, nor "
+        f"can it be fetched ({reason}); run `hf download {reference}` where there is a network, "
+        "or set INTEREST_TEXT_MODEL to a model folder"
+    ) from cause
 
 
 def _weights(folder: Path) -> list[Path]:
     """List the weight files that transformers loads: safetensors before pickles."""
-    for pattern in ("model*.safetensors", "pytorch_model*.bin"):
+    for pattern in ("model*.safetensors", _PICKLES):
         if found := sorted(folder.glob(pattern)):
             return found
     return []
@@ -156,8 +159,8 @@ def _weights(folder: Path) -> list[Path]:
 def _is_complete(folder: Path) -> bool:
     """Tell whether a download was not cut off: every shard of the index is there."""
     index = _read_json(folder / "model.safetensors.index.json")
-    shards = set(index.get("weight_map", {}).values())
-    return bool(_weights(folder)) and all((folder / shard).is_file() for shard in shards)
+    needed = {"config.json", *index.get("weight_map", {}).values()}
+    return bool(_weights(folder)) and all((folder / name).is_file() for name in needed)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

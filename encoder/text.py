@@ -37,7 +37,7 @@ _MAX_UNESCAPES: Final = 3
 _HAN: Final = "\u3005\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003134f"
 _HAN_CHAR: Final = re.compile(f"[{_HAN}]")
 _KANA: Final = re.compile("[\u3040-\u30ff]")
-_LATIN_WORD: Final = re.compile("[A-Za-z\u00c0-\u024f]+")
+_LATIN_WORD: Final = re.compile("[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]+")
 _RUN: Final = re.compile(rf"(?P<han>[{_HAN}]+)|(?P<word>(?:(?![{_HAN}_])\w)+(?:['’]\w+)?)")
 
 
@@ -67,11 +67,9 @@ def language(text: str) -> Language:
     A Latin word weighs as much as a Han character, so a brand name leaves a Chinese title
     Chinese. Kana make a text Japanese. Languages that share a script are not told apart.
     """
-    n_han = len(_HAN_CHAR.findall(text))
-    n_latin = len(_LATIN_WORD.findall(text))
-    n_kana = len(_KANA.findall(text))
-    n_letters = sum(c.isalpha() for c in text)
-    n_foreign = n_letters - n_han - sum(map(len, _LATIN_WORD.findall(text)))
+    latin = _LATIN_WORD.findall(text)
+    n_han, n_latin, n_kana = (len(_HAN_CHAR.findall(text)), len(latin), len(_KANA.findall(text)))
+    n_foreign = sum(c.isalpha() for c in text) - n_han - sum(map(len, latin))
     if n_foreign > n_han + n_latin or 3 * n_kana > n_han > 0 or not n_han + n_latin:
         return "other"
     return "zh" if n_han >= n_latin else "en"

@@ -17,8 +17,8 @@ class TextModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """A pretrained language model by reference, and how its tokens become one vector.
 
     ``reference`` is a Hugging Face folder or id, or empty for the MiniLM of the ``embedded``
-    extra: where to find the model, no part of what it is. ``fingerprint`` is the hash of its weights,
-    configuration and tokenizer, so that two machines agree that they mean the same model.
+    extra: where to find the model, no part of what it is. ``fingerprint`` is the hash of its
+    weights, configuration and tokenizer, so that two machines agree that they mean the same.
     ``preparation`` is the version of the text preparation before the tokenizer.
     """
 

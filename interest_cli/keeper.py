@@ -181,7 +181,8 @@ def run(owner: Owner, spec: dict[str, Any]) -> None:
         Failed: the servers do not start, or the folder cannot be used.
     """
     lasting = spec["folder"]
-    folder = Path(lasting) if lasting else Path(tempfile.mkdtemp(prefix="interest-services-"))
+    made = lasting or tempfile.mkdtemp(prefix="interest-services-")
+    folder = Path(made).resolve()  # as the system tells it when the owner looks who works here
     made_parent = bool(lasting) and not folder.parent.exists()
     lock = claim(folder) if lasting else None
     try:

@@ -10,7 +10,6 @@ import importlib.util
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -200,14 +199,20 @@ def _program(package: str, name: str) -> str | None:
     return shutil.which(name)
 
 
+def find_ours(pid: int, folder: Path) -> psutil.Process | None:
+    """Give a process of this folder; its pid may be somebody else's by now, but ours work there."""
+    with contextlib.suppress(psutil.Error, OSError):
+        process = psutil.Process(pid)
+        if Path(process.cwd().removesuffix(" (deleted)")) == folder:
+            return process
+    return None
+
+
 def sweep(services: RunningServices) -> None:
     """Kill servers that outlived a killed keeper."""
     for server in (services.kafka, services.redis):
-        signal_ours(server.pid, Path(services.folder), signal.SIGKILL)
-
-
-def signal_ours(pid: int, folder: Path, number: signal.Signals) -> None:
-    """Signal a process that works in this folder; its pid may be somebody else's by now."""
-    with contextlib.suppress(psutil.Error, OSError):
-        if Path(psutil.Process(pid).cwd().removesuffix(" (deleted)")) == folder:
-            os.kill(pid, number)
+        process = find_ours(server.pid, Path(services.folder))
+        if process is not None:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+                process.wait(_STOP_S)

@@ -11,9 +11,9 @@ hold ends with them, in both uses.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import shutil
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +21,11 @@ from types import TracebackType
 from typing import Final
 
 import msgspec
+import psutil
 
 from interest.errors import ServiceUnavailable
 from interest_cli.keeper import LOCK, STATE
-from interest_cli.owner import Keeper, RunningServices, signal_ours, spec_of, sweep
+from interest_cli.owner import Keeper, RunningServices, find_ours, spec_of, sweep
 
 _READY_S: Final = 20.0
 _STOP_S: Final = 15.0
@@ -116,7 +117,14 @@ def services_up(state_dir: Path, *, kafka_port: int = 0, redis_port: int = 0) ->
         return ServicesReport(services, changed=False)
     _clear(folder)
     spec = spec_of(kafka_port, redis_port, _READY_S, folder)
-    return ServicesReport(Keeper(spec).release(), changed=True)
+    try:
+        return ServicesReport(Keeper(spec).release(), changed=True)
+    except ServiceUnavailable:
+        services = _running(folder)
+        if services is None:
+            raise
+        # Another `up` was a little faster.
+        return ServicesReport(services, changed=False)
 
 
 def services_down(state_dir: Path) -> ServicesReport:
@@ -129,15 +137,18 @@ def services_down(state_dir: Path) -> ServicesReport:
     services = _running(folder)
     if services is None:
         return ServicesReport(None, changed=_clear(folder))
-    # It holds the lock and wrote its own pid there; the check covers the moment between.
-    signal_ours(services.keeper_pid, folder, signal.SIGTERM)
-    if not _until(lambda: not _locked(folder), _STOP_S):
-        signal_ours(services.keeper_pid, folder, signal.SIGKILL)
-        _until(lambda: not _locked(folder), _STOP_S)
-    sweep(services)
-    _clear(folder)
+    keeper = find_ours(services.keeper_pid, folder)
+    if keeper is not None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            keeper.terminate()
+            try:
+                keeper.wait(_STOP_S)
+            except psutil.TimeoutExpired:
+                keeper.kill()
+    _until(lambda: not _locked(folder), _STOP_S)
     if _locked(folder):
         raise ServiceUnavailable(f"process {services.keeper_pid} does not end; kill it by hand")
+    _clear(folder)
     return ServicesReport(None, changed=True)
 
 
@@ -157,8 +168,10 @@ def _locked(folder: Path) -> bool:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError as error:
+        raise ServiceUnavailable(f"cannot read the state of the services: {error}") from error
     return False
 
 
@@ -177,12 +190,16 @@ def _running(folder: Path) -> RunningServices | None:
 
 def _clear(folder: Path) -> bool:
     """Remove what a killed keeper left; tell whether there was something."""
-    if _locked(folder) or not (folder / LOCK).exists():
+    try:
+        with (folder / LOCK).open("rb") as lock:
+            # Held meanwhile, so that it is not a starting keeper whose folder we remove.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            left = _state(folder)
+            if left is not None:
+                sweep(left)
+            shutil.rmtree(folder, ignore_errors=True)
+    except (BlockingIOError, FileNotFoundError, NotADirectoryError):
         return False
-    left = _state(folder)
-    if left is not None:
-        sweep(left)
-    shutil.rmtree(folder, ignore_errors=True)
     return True
 
 

@@ -19,7 +19,7 @@ from streams.topics import TopicNames, ensure_topics
 
 _BATCH: Final = 1_000
 #: Paced replays send what is due at least so often, seconds.
-_TICK_S: Final = 0.02
+_TICK_S: Final = 0.01
 
 #: Multiple of the recorded speed, or as fast as the broker takes it.
 Speed = float | Literal["max"]
@@ -111,17 +111,18 @@ class _Batch(msgspec.Struct, frozen=True):
 def _batches(records: Iterable[Outgoing], speed: Speed) -> Iterator[_Batch]:
     began_s = time.monotonic()
     first_ms: int | None = None
-    due_s = began_s
+    due_s = began_s  # of the batch being filled
     batch: list[Outgoing] = []
     for record in records:
         if speed != "max" and record.ts_ms is not None:
             first_ms = record.ts_ms if first_ms is None else first_ms
-            # A log may step back in time; what is overdue goes out at once.
+            # A log may step back in time; what is overdue goes out with what is due.
             at_s = began_s + (record.ts_ms - first_ms) / 1000 / speed
-            if batch and at_s > due_s + _TICK_S:
-                yield _Batch(due_s, batch)
-                batch = []
-            due_s = max(due_s, at_s)
+            if at_s >= due_s + _TICK_S:
+                if batch:
+                    yield _Batch(due_s, batch)
+                    batch = []
+                due_s = at_s
         batch.append(record)
         if len(batch) == _BATCH:
             yield _Batch(due_s, batch)

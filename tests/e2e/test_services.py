@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -51,7 +53,7 @@ def until(condition: Callable[[], bool], what: str, seconds: float = 15.0) -> No
 
 def runs(pid: int) -> bool:
     try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 
@@ -102,7 +104,17 @@ def state(tmp_path: Path) -> Iterator[Path]:
     services_down(folder)
 
 
-async def test_both_servers_answer_and_nothing_is_left_after_the_block(temporary: Path) -> None:
+async def round_trip(bootstrap: str) -> tuple[bytes | None, bytes | None]:
+    """Send one record to the broker and read it back."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
+    consumer = AIOKafkaConsumer("t", bootstrap_servers=bootstrap, auto_offset_reset="earliest")
+    async with producer, consumer:
+        await producer.send_and_wait("t", b"value", b"key")
+        record = await asyncio.wait_for(consumer.getone(), 15)
+    return record.key, record.value
+
+
+def test_both_servers_answer_and_nothing_is_left_after_the_block(temporary: Path) -> None:
     with EmbeddedServices() as services:
         running = services.running
         assert Path(running.folder).stat().st_mode & 0o777 == 0o700
@@ -110,24 +122,23 @@ async def test_both_servers_answer_and_nothing_is_left_after_the_block(temporary
             redis.set("a", "b")
             assert redis.get("a") == b"b"
             assert redis.config_get("save") == {"save": ""}
-        producer = AIOKafkaProducer(bootstrap_servers=services.kafka_bootstrap)
-        consumer = AIOKafkaConsumer(
-            "topic", bootstrap_servers=services.kafka_bootstrap, auto_offset_reset="earliest"
-        )
-        async with producer, consumer:
-            await producer.send_and_wait("topic", b"value", b"key")
-            record = await asyncio.wait_for(consumer.getone(), 15)
-        assert (record.key, record.value) == (b"key", b"value")
+        assert asyncio.run(round_trip(services.kafka_bootstrap)) == (b"key", b"value")
     assert nothing_left(running)
     assert not list(temporary.iterdir())
 
 
 def test_nothing_is_left_after_an_exception(temporary: Path) -> None:
     services = EmbeddedServices()
-    with pytest.raises(KeyError), services:
-        running = services.running
-        raise KeyError
-    assert nothing_left(running)
+
+    def fail() -> RunningServices:
+        with services:
+            seen.append(services.running)
+            raise KeyError
+
+    seen: list[RunningServices] = []
+    with pytest.raises(KeyError):
+        fail()
+    assert nothing_left(seen[0])
     with pytest.raises(RuntimeError, match="inside the with block"):
         _ = services.redis_url
 
@@ -197,7 +208,7 @@ def test_a_missing_program_is_named_with_what_to_install(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(owner.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ServiceUnavailable, match=r"interest-updater\[embedded\].*redis") as error:
         owner.redis_program()
     assert "\n" not in str(error.value)
@@ -210,7 +221,7 @@ def test_a_program_on_path_is_used_where_there_is_no_wheel(
 ) -> None:
     program = script(tmp_path / "redis-server", "exit 0")
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(owner.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert owner.redis_program() == program
 
 
@@ -285,6 +296,13 @@ def test_up_status_and_down_can_each_be_repeated(state: Path) -> None:
     assert services_status(state).services is None
 
 
+def test_two_commands_at_once_start_the_services_once(state: Path) -> None:
+    with ThreadPoolExecutor(3) as pool:
+        reports = list(pool.map(services_up, [state] * 3))
+    assert sorted(report.changed for report in reports) == [False, False, True]
+    assert len({msgspec.json.encode(report.services) for report in reports}) == 1
+
+
 def test_services_for_development_outlive_the_command_that_started_them(state: Path) -> None:
     up = "from pathlib import Path; from interest_cli.services import services_up; "
     command = [sys.executable, "-P", "-c", up + f"services_up(Path({str(state)!r}))"]
@@ -306,7 +324,7 @@ def test_a_dead_server_shows_in_the_status_and_up_does_not_hide_it(state: Path) 
         return now is not None and not now.redis.alive and now.kafka.alive
 
     until(noticed, "the status shows the death")
-    with pytest.raises(ServiceUnavailable, match="redis of .* has died"):
+    with pytest.raises(ServiceUnavailable, match=r"redis of .* has died"):
         services_up(state)
     assert services_down(state).changed
     assert nothing_left(services)

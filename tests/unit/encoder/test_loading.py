@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import shutil
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,8 +15,7 @@ from encoder.loading import choose_device, load_text_encoder
 from encoder.text import PREPARATION
 from encoder.text_encoder import TextEncoder
 from interest.errors import BadInput, EncoderUnavailable
-
-Tiny = Callable[[str], Path]
+from tests.unit.encoder.tiny_models import Tiny
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -11,8 +10,7 @@ import pytest
 
 from encoder.model_folder import declared_max_tokens, declared_pooling, fingerprint, resolve
 from interest.errors import EncoderUnavailable
-
-Tiny = Callable[[str], Path]
+from tests.unit.encoder.tiny_models import Tiny
 
 
 @pytest.fixture

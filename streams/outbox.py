@@ -18,7 +18,6 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError
 
 from interest import metrics as m
 from interest.errors import BadInput, ServiceUnavailable
-from interest.partition import partition_of
 from interest.ports import Metrics
 from interest.settings import Settings
 from streams.topics import MAX_RECORD_BYTES
@@ -32,7 +31,10 @@ Headers = tuple[tuple[str, bytes], ...]
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
-    """One record to send; without a partition its key decides (murmur2), without a key chance."""
+    """One record to send; without a partition its key decides (murmur2), without a key chance.
+
+    Windows and routed events name their partition: there it is the owner that matters.
+    """
 
     topic: str
     key: bytes | None
@@ -49,9 +51,8 @@ def backoff_s(attempt: int) -> float:
 class Outbox:
     """A Kafka producer that gives up on nothing but records that can never be sent."""
 
-    def __init__(self, settings: Settings, n_partitions: int, metrics: Metrics) -> None:
+    def __init__(self, settings: Settings, metrics: Metrics) -> None:
         self._settings = settings
-        self._n_partitions = n_partitions
         self._metrics = metrics
         self._producer: AIOKafkaProducer | None = None
 
@@ -116,7 +117,7 @@ class Outbox:
                     record.topic,
                     key=record.key,
                     value=record.value,
-                    partition=self._partition(record),
+                    partition=record.partition,
                     headers=list(record.headers),
                 )
             except MessageSizeTooLargeError as error:
@@ -133,8 +134,3 @@ class Outbox:
             except KafkaError:
                 failed.append(record)
         return failed
-
-    def _partition(self, record: Record) -> int | None:
-        if record.partition is not None or record.key is None:
-            return record.partition
-        return partition_of(record.key.decode(), self._n_partitions)

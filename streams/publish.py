@@ -81,8 +81,8 @@ async def publish(
     """
     names = TopicNames.of(settings)
     topic = names.behaviours if kind == "events" else names.catalogue
-    report = await ensure_topics(settings)
-    outbox = Outbox(settings, report.partitions, NoMetrics())
+    await ensure_topics(settings)
+    outbox = Outbox(settings, NoMetrics())
     await outbox.start()
     n_sent = 0
     try:

@@ -7,8 +7,9 @@ existing ``behaviours`` topic decides.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -22,6 +23,7 @@ from interest.settings import Settings
 log = logging.getLogger(__name__)
 
 _HOUR_MS: Final = 3_600_000
+_SETTLE_S: Final = 20.0
 _COMPACTED: Final = {"cleanup.policy": "compact"}
 #: The largest record we accept to write: a dead letter is its original plus some headers.
 MAX_RECORD_BYTES: Final = 2 * 1024 * 1024
@@ -131,18 +133,30 @@ async def ensure_topics(settings: Settings) -> TopicReport:
                 )  # fmt: skip
             missing = tuple(name for name in configs if name not in counts)
             await _create(admin, missing, configs, partitions, settings.replication)
-        except KafkaError as error:
-            raise ServiceUnavailable(f"the broker refused to create topics: {error}") from error
+            counts = await _settled(admin, configs)
+        except (KafkaError, TimeoutError) as error:
+            raise ServiceUnavailable(f"the broker did not create the topics: {error!r}") from error
     for name in (names.routed, names.windows):
-        count = counts.get(name, partitions)
-        if count != partitions:
+        count = counts[name]
+        if count != counts[names.behaviours]:
             raise TopicMismatch(
-                f"topic {name} has {count} partitions, {names.behaviours} has {partitions}; "
+                f"topic {name} has {count} partitions, "
+                f"{names.behaviours} has {counts[names.behaviours]}; "
                 "windows would land on wrong workers: delete the empty one, or set "
                 "INTEREST_TOPIC_PREFIX to start apart"
             )
-    existing = tuple(name for name in configs if name in counts)
-    return TopicReport(partitions, missing, existing)
+    existing = tuple(name for name in configs if name not in missing)
+    return TopicReport(counts[names.behaviours], missing, existing)
+
+
+async def _settled(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
+    """Wait until the brokers tell the partitions of every topic: creation takes a moment."""
+    async with asyncio.timeout(_SETTLE_S):
+        while True:
+            counts = await partition_counts(admin)
+            if all(counts.get(name) for name in names):
+                return counts
+            await asyncio.sleep(0.05)
 
 
 async def _create(

@@ -97,7 +97,7 @@ class Worker:
         """
         topics = await ensure_topics(self._settings)
         await self._items.open()
-        self._outbox = Outbox(self._settings, topics.partitions, self._metrics)
+        self._outbox = Outbox(self._settings, self._metrics)
         await self._outbox.start()
         self.feed = ItemsFeed(
             self._settings, self._names.items_encoded, self._bundle.model_id,

@@ -370,3 +370,70 @@ def test_a_state_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) ->
     (tmp_path / "file").touch()
     with pytest.raises(ServiceUnavailable, match="cannot start the services"):
         services_up(tmp_path / "file" / "state")
+
+
+def command(state: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run ``interest services …`` as a person does."""
+    program = [sys.executable, "-P", "-m", "interest_cli.main", "services", *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(
+        [*program, "--state", str(state)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_commands_start_show_and_stop_them_however_often_they_are_given(state: Path) -> None:
+    ports = ("--kafka-port", "0", "--redis-port", "0")
+    first, again = command(state, "up", *ports), command(state, "up", *ports)
+    services = services_status(state).services
+    assert services is not None
+    exports = (
+        f"export INTEREST_KAFKA_BOOTSTRAP={services.kafka_bootstrap}\n"
+        f"export INTEREST_REDIS_URL={services.redis_url}\n"
+    )
+    assert first.stdout.startswith("started; in memory only")
+    assert again.stdout.startswith("running already; in memory only")
+    for shown in (first, again):
+        assert shown.returncode == 0
+        assert shown.stdout.endswith(exports)
+        assert shown.stderr == ""
+    assert command(state, "env").stdout == exports
+    status = command(state, "status")
+    assert status.returncode == 0
+    assert services.kafka_bootstrap in status.stdout
+    assert services.redis_url in status.stdout
+    downs = [command(state, "down") for _ in range(2)]
+    assert [down.returncode for down in downs] == [0, 0]
+    assert [down.stdout for down in downs] == ["stopped; what they held is gone\n", "not running\n"]
+    assert nothing_left(services)
+
+
+def test_a_script_sees_by_the_exit_code_that_they_do_not_run(state: Path) -> None:
+    status, env = command(state, "status"), command(state, "env")
+    assert (status.returncode, env.returncode) == (3, 3)
+    assert env.stdout == ""  # a shell executes it
+    assert env.stderr.startswith("error: no services run here")
+
+
+def test_the_status_command_names_the_server_that_died_and_its_log(state: Path) -> None:
+    services = services_up(state).services
+    assert services is not None
+    os.kill(services.redis.pid, signal.SIGKILL)
+    until(lambda: command(state, "status").returncode == 3, "the status shows the death")
+    shown = command(state, "status").stdout
+    assert f"{services.redis_url}  died, see {services.redis.log}" in shown
+    assert f"{services.kafka_bootstrap}\n" in shown
+
+
+def test_the_up_command_says_in_one_line_that_a_port_is_in_use(state: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        up = command(state, "up", "--kafka-port", port, "--redis-port", "0")
+    assert up.returncode == 3
+    assert up.stdout == ""
+    assert up.stderr.startswith(f"error: port {port} for kafka is in use")
+    assert len(up.stderr.splitlines()) == 1
+    assert not state.exists()

@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import AIOKafkaConsumer
-from store.redis_vectors import RedisUserVectors
 
 from interest.metrics import NoMetrics
 from interest.settings import Settings
 from interest_cli.replay import LoadedBundle
 from interest_cli.wiring import open_worker, user_vectors
+from store.redis_vectors import RedisUserVectors
 from streams.worker import Worker
 from tests.conftest import Servers
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -143,6 +143,7 @@ SIGNED = st.tuples(
 WINDOWS = st.lists(SIGNED, max_size=8).map(lambda events: window(*events))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(WINDOWS)
 def test_a_vector_never_points_away_from_what_the_user_liked(held: BehaviourWindow) -> None:
     (row,) = encode(held)
@@ -153,6 +154,7 @@ def test_a_vector_never_points_away_from_what_the_user_liked(held: BehaviourWind
     assert not row.any() or row @ pull >= np.cos(np.pi / 6) - 1e-5
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.lists(WINDOWS, min_size=1, max_size=6))
 def test_a_vector_does_not_depend_on_the_batch(windows: list[BehaviourWindow]) -> None:
     together = encode(*windows)

@@ -4,6 +4,7 @@ import json
 import shutil
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from encoder.loading import choose_device, load_text_encoder
+from encoder.loading import _dtype, choose_device, load_text_encoder
 from encoder.text import PREPARATION
 from encoder.text_encoder import TextEncoder
 from interest.errors import BadInput, EncoderUnavailable
@@ -131,3 +132,19 @@ def test_a_device_that_is_not_there_is_one_clear_line(name: str) -> None:
 def test_a_device_is_found_by_itself() -> None:
     expected = "cuda" if torch.cuda.is_available() else "cpu"
     assert choose_device("auto").type == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "expected"),
+    [
+        ("bert", "cpu", torch.float32),
+        ("bert", "cuda", torch.float16),
+        ("qwen3", "cuda", torch.float16),
+        ("gemma3_text", "cuda", torch.float32),
+        ("t5", "cuda", torch.float32),
+    ],
+)
+def test_half_precision_is_for_gpus_and_for_models_that_fit_it(
+    kind: str, device: str, expected: torch.dtype
+) -> None:
+    assert _dtype(SimpleNamespace(model_type=kind), torch.device(device)) == expected

@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from encoder import text as prepared
@@ -34,6 +34,7 @@ def test_a_text_becomes_one_clean_line(raw: str, expected: str) -> None:
     assert normalise(raw) == expected
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(alphabet=st.characters(exclude_categories=[])))
 def test_whatever_comes_in_one_printable_line_comes_out(raw: str) -> None:
     line = normalise(raw)
@@ -85,6 +86,7 @@ def test_chinese_is_cut_into_words_and_the_words_within() -> None:
     assert not {"我", "的"} & set(bag)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(alphabet=st.sampled_from("红色手机壳的 aemug's,.1"), min_size=0, max_size=40))
 def test_a_bag_of_words_has_unit_length_or_is_empty(raw: str) -> None:
     bag = terms(raw)

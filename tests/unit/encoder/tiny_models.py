@@ -4,26 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from tokenizers.processors import TemplateProcessing
-from transformers import (
-    BertConfig,
-    BertModel,
-    GPT2Config,
-    GPT2Model,
-    LlamaConfig,
-    LlamaModel,
-    PreTrainedModel,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaModel,
-    T5Config,
-    T5Model,
-)
+
+hf: Any = transformers  # its constructors are half typed
 
 #: Gives the folder of a tiny model by its kind.
 Tiny = Callable[[str], Path]
@@ -32,8 +22,6 @@ WORDS = [
     *("red", "blue", "green", "mug", "cup", "shirt", "cotton", "lamp", "query", ":"),
     *("purchase", "view", "return", "search", ".", "in", "a"),
 ]
-    ["red", "blue", "green", "mug", "cup", "shirt", "cotton", "lamp", "query", ":", "purchase", "view", "return", "search", ".", "in", "a"]
-)
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
 
 #: Texts of very different lengths, so that every batch of them pads.
@@ -45,16 +33,17 @@ TEXTS = [
     "green lamp",
     "shirt " * 15,
     "a red red mug in a blue cup",
+    "red mug " + "blue cup shirt " * 9,  # longer than the tiny models read
 ]
 
 
-def encoder_tokenizer() -> PreTrainedTokenizerFast:
+def encoder_tokenizer() -> Any:
     """A tokenizer as BERT's: special tokens around the text, and a pad token."""
     raw = _word_level([*SPECIAL, *WORDS])
     raw.post_processor = TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
     )
-    return PreTrainedTokenizerFast(
+    return hf.PreTrainedTokenizerFast(
         tokenizer_object=raw,
         unk_token="[UNK]",
         pad_token="[PAD]",
@@ -63,10 +52,10 @@ def encoder_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def decoder_tokenizer() -> PreTrainedTokenizerFast:
+def decoder_tokenizer() -> Any:
     """A tokenizer as many decoders have it: no pad token, padding and truncation on the left."""
     raw = _word_level(["[UNK]", *WORDS])
-    return PreTrainedTokenizerFast(
+    return hf.PreTrainedTokenizerFast(
         tokenizer_object=raw, unk_token="[UNK]", padding_side="left", truncation_side="left"
     )
 
@@ -77,9 +66,9 @@ def _word_level(words: list[str]) -> Tokenizer:
     return raw
 
 
-def _bert() -> PreTrainedModel:
-    return BertModel(
-        BertConfig(
+def _bert() -> Any:
+    return hf.BertModel(
+        hf.BertConfig(
             vocab_size=len(SPECIAL + WORDS),
             hidden_size=32,
             num_hidden_layers=2,
@@ -91,9 +80,9 @@ def _bert() -> PreTrainedModel:
     )
 
 
-def _roberta() -> PreTrainedModel:
-    return RobertaModel(
-        RobertaConfig(
+def _roberta() -> Any:
+    return hf.RobertaModel(
+        hf.RobertaConfig(
             vocab_size=len(SPECIAL + WORDS),
             hidden_size=32,
             num_hidden_layers=2,
@@ -105,9 +94,9 @@ def _roberta() -> PreTrainedModel:
     )
 
 
-def _t5() -> PreTrainedModel:
-    return T5Model(
-        T5Config(
+def _t5() -> Any:
+    return hf.T5Model(
+        hf.T5Config(
             vocab_size=len(SPECIAL + WORDS),
             d_model=32,
             d_kv=16,
@@ -120,9 +109,9 @@ def _t5() -> PreTrainedModel:
     )
 
 
-def _gpt2() -> PreTrainedModel:
-    return GPT2Model(
-        GPT2Config(
+def _gpt2() -> Any:
+    return hf.GPT2Model(
+        hf.GPT2Config(
             vocab_size=1 + len(WORDS),
             n_positions=24,
             n_embd=32,
@@ -134,9 +123,9 @@ def _gpt2() -> PreTrainedModel:
     )
 
 
-def _llama() -> PreTrainedModel:
-    return LlamaModel(
-        LlamaConfig(
+def _llama() -> Any:
+    return hf.LlamaModel(
+        hf.LlamaConfig(
             vocab_size=1 + len(WORDS),
             hidden_size=32,
             num_hidden_layers=2,
@@ -151,7 +140,7 @@ def _llama() -> PreTrainedModel:
     )
 
 
-MODELS: dict[str, tuple[Callable[[], PreTrainedModel], Callable[[], PreTrainedTokenizerFast]]] = {
+MODELS: dict[str, tuple[Callable[[], Any], Callable[[], Any]]] = {
     "bert": (_bert, encoder_tokenizer),
     "roberta": (_roberta, encoder_tokenizer),
     "t5": (_t5, encoder_tokenizer),
@@ -167,7 +156,8 @@ def save(kind: str, folder: Path) -> None:
         torch.manual_seed(7)
         model = build()
         for parameter in model.parameters():
-            # Far from their small start, so that texts differ clearly.
-            torch.nn.init.normal_(parameter, std=0.3)
+            if parameter.ndim > 1:
+                # Far from their small start, so that texts differ clearly.
+                torch.nn.init.normal_(parameter, std=0.5)
     model.save_pretrained(folder)
     tokenizer().save_pretrained(folder)

@@ -18,13 +18,15 @@ HOUR_MS = 3_600_000
 
 #: Four items, one per axis, and one that lies between the first two.
 ITEMS = {
-    item_id: EncodedItem(item=Item(item_id=item_id, title=title), vector=np.float32(vector))
-    for item_id, title, vector in [
+    item_id: EncodedItem(
+        item=Item(item_id=item_id, title=title), vector=np.array(vector, np.float32)
+    )
+    for item_id, title, vector in (
         ("mug", "red mug", [1, 0, 0, 0]),
         ("cup", "blue cup", [0, 1, 0, 0]),
         ("lamp", "brass lamp", [0, 0, 1, 0]),
         ("set", "mug and cup", [0.6, 0.8, 0, 0]),
-    ]
+    )
 }
 
 
@@ -41,7 +43,7 @@ class QueryAxis:
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         self.asked.append(list(texts))
-        return np.float32([[0, 0, 0, 1] if text.strip() else [0] * DIM for text in texts])
+        return np.array([[0, 0, 0, bool(text.strip())] for text in texts], np.float32)
 
 
 def window(

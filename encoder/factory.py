@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import msgspec
-import numpy as np
 import torch
 
 from encoder.decay import DecayUserEncoder
@@ -34,7 +33,7 @@ class Encoders(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             EncoderUnavailable: the device failed.
         """
         item = Item(item_id="warm", title="red cotton shirt")
-        vector: np.ndarray = self.items.encode_items([item])[0]  # (D,)
+        vector = self.items.encode_items([item])[0]  # (D,)
         event = Event(
             event_id="warm",
             user_id="warm",
@@ -69,7 +68,7 @@ def load_encoders(settings: Settings) -> Encoders:
         text_model=text_encoder.described,
         window=WindowLimits(
             max_events=settings.window_max_events,
-            span_ms=round(settings.window_days * _DAY_MS),
+            span_ms=max(1, round(settings.window_days * _DAY_MS)),
         ),
     )
     items = TextItemEncoder(text_encoder)

@@ -59,7 +59,7 @@ def load_text_encoder(
         tokenizer, model, dim = _load(folder, target)
     tokenizer.truncation_side = "right"  # the beginning of a text says most; newest come first
     limit = min(max_tokens, _model_limit(folder, tokenizer, model))
-    if instruction and len(tokenizer(instruction)["input_ids"]) >= limit:
+    if instruction and len(tokenizer(instruction, verbose=False)["input_ids"]) >= limit:
         raise BadInput(f"INTEREST_TEXT_INSTRUCTION fills all {limit} tokens of a text")
     if pooling == "auto":
         pooling = declared_pooling(folder) or ("last" if _is_decoder(model.config) else "mean")

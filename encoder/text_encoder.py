@@ -24,6 +24,8 @@ CPU_BATCH_TOKENS: Final = 4_096
 GPU_BATCH_TOKENS: Final = 32_768
 # Any token a vocabulary has; four of them tell a sick model from a text that it cannot read.
 _PROBE: Final = [[0, 0, 0, 0]]
+# CUDA and Apple's mps say the first, the CPU's allocator the second.
+_NO_MEMORY: Final = ("out of memory", "allocate memory")
 
 
 class TextEncoder:
@@ -148,7 +150,7 @@ class TextEncoder:
     def _failure(self, error: Exception, n_texts: int) -> Exception | None:
         """Translate what a forward pass raised; None where a smaller batch may succeed."""
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in reason:
+        if isinstance(error, MemoryError) or any(sign in reason for sign in _NO_MEMORY):
             if n_texts > 1:
                 return None
             return EncoderUnavailable(

@@ -13,8 +13,9 @@ from interest.item import ANY_ITEM, ItemFilter, ItemQuery, ScoredItem
 from interest.ports import ItemStore, Recommendations, UserState, UserVectorStore
 from store.matching import matches
 
-#: Popular items looked up at once; a filter or a long history may pass over most of them.
-_POPULAR: Final = 200
+#: Popular items considered at most, and looked up at once: a filter may pass over many.
+_POPULAR: Final = 5_000
+_LOOKED_UP: Final = 200
 
 
 class StoreRecommender:
@@ -85,16 +86,21 @@ class StoreRecommender:
     async def _popular(
         self, items: ItemStore, k: int, seen: frozenset[str], where: ItemFilter
     ) -> list[ScoredItem]:
-        n = max(_POPULAR, 2 * (k + len(seen)))
-        ranked = [(i, s) for i, s in await self._vectors.fetch_popular(n) if i not in seen]
-        known = await items.fetch([item_id for item_id, _ in ranked])
+        ranked = [(i, s) for i, s in await self._vectors.fetch_popular(_POPULAR) if i not in seen]
         # Scores are log2 of decayed counts; shown relative to the most popular, from 1 down.
         best = ranked[0][1] if ranked else 0.0
-        return [
-            ScoredItem(item=known[item_id].item, score=float(2.0 ** (score - best)))
-            for item_id, score in ranked
-            if item_id in known and matches(known[item_id].item, where)
-        ][:k]
+        found: list[ScoredItem] = []
+        for first in range(0, len(ranked), _LOOKED_UP):
+            part = ranked[first : first + _LOOKED_UP]
+            known = await items.fetch([item_id for item_id, _ in part])
+            found.extend(
+                ScoredItem(item=known[item_id].item, score=float(2.0 ** (score - best)))
+                for item_id, score in part
+                if item_id in known and matches(known[item_id].item, where)
+            )
+            if len(found) >= k:
+                break
+        return found[:k]
 
     async def similar(
         self, item_id: str, k: int, *, where: ItemFilter = ANY_ITEM

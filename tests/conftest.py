@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from interest_cli.services import EmbeddedServices
 
 from interest.settings import Settings
 from interest_cli.bundles import load_bundle
 from interest_cli.replay import LoadedBundle
+from interest_cli.services import EmbeddedServices
 from tests.servers import apache_kafka
 
 

@@ -59,7 +59,7 @@ class Harness:
             topic_prefix=f"{name}-",
             group_id=name,
             partitions=4,
-            session_timeout_s=6.0,
+            session_timeout_s=3.0,
             fetch_max_wait_ms=20,
             checkpoint_min_s=0.1,
         )
@@ -69,8 +69,9 @@ class Harness:
         self.settings = msgspec.structs.replace(self.settings, **settings)
 
     @asynccontextmanager
-    async def worker(self) -> AsyncIterator[Worker]:
-        async with open_worker(self.settings, self.loaded, NoMetrics()) as (worker, _, _):
+    async def worker(self, metrics: NoMetrics | None = None) -> AsyncIterator[Worker]:
+        opened = open_worker(self.settings, self.loaded, metrics or NoMetrics())
+        async with opened as (worker, _, _):
             yield worker
 
     async def idle(self, worker: Worker) -> None:

@@ -1,0 +1,211 @@
+"""The port ``ItemStore``: the engine in process, the client's stand-in, and a real server."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from qdrant_client import AsyncQdrantClient
+
+from interest.errors import BadInput, ServiceUnavailable
+from interest.item import EncodedItem, Item, ItemFilter, ItemQuery, unit
+from interest.ports import ItemStore
+from store.embedded_items import EmbeddedItems
+from store.matching import matches
+from store.qdrant_items import QdrantItems
+
+# The client's stand-in says that it has no payload indexes; the server has.
+pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
+
+DIM = 8
+RNG = np.random.default_rng(7)
+VECTORS = unit(RNG.normal(size=(60, DIM)))
+ITEMS = [
+    EncodedItem(
+        item=Item(
+            item_id=f"item/{i} 货",
+            title=f"Title {i}",
+            description="text" if i % 2 else "",
+            brand=("red", "blue", None)[i % 3],
+            categories=tuple(c for c, step in (("a", 2), ("b", 5)) if i % step == 0),
+            price=None if i % 7 == 0 else float(i),
+            domain="shop" if i % 4 else "books",
+            available=i % 10 != 3,
+        ),
+        vector=VECTORS[i],
+    )
+    for i in range(60)
+]
+
+
+@pytest.fixture(params=["embedded", "client", "server"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ItemStore]:
+    made: ItemStore
+    client: AsyncQdrantClient | None = None
+    collection = f"test-{uuid.uuid4().hex}"
+    if request.param == "embedded":
+        made = EmbeddedItems(tmp_path / "items", DIM)
+    elif request.param == "client":
+        # The client's own stand-in for a server: the same calls, computed in Python.
+        made = QdrantItems("memory", collection, DIM, client=AsyncQdrantClient(":memory:"))
+    else:
+        url = os.environ.get("QDRANT_URL")
+        if not url:
+            pytest.skip("no Qdrant server: set QDRANT_URL")
+        key = os.environ.get("QDRANT_API_KEY", "")
+        client = AsyncQdrantClient(url, api_key=key or None)
+        made = QdrantItems(url, collection, DIM, api_key=key)
+    await made.open()
+    await made.upsert(ITEMS)
+    yield made
+    if client is not None:
+        await client.delete_collection(collection)
+        await client.close()
+    await made.close()
+
+
+def query(row: int = 0, **fields: object) -> ItemQuery:
+    vectors = VECTORS[row : row + 1] * 0.6 + VECTORS[row + 1 : row + 2] * 0.4
+    return ItemQuery(**{"vectors": vectors, "k": 10, **fields})  # type: ignore[arg-type]
+
+
+def expected(asked: ItemQuery) -> list[tuple[str, float]]:
+    """The exhaustive answer."""
+    scores = (VECTORS @ asked.vectors.T).max(axis=1)
+    kept = [
+        (e.item.item_id, float(scores[i]))
+        for i, e in enumerate(ITEMS)
+        if matches(e.item, asked.filter) and e.item.item_id not in asked.exclude
+    ]
+    return sorted(kept, key=lambda entry: (-entry[1], entry[0]))[: asked.k]
+
+
+FILTERS = [
+    ItemFilter(),
+    ItemFilter(only_available=False),
+    ItemFilter(category="a"),
+    ItemFilter(category="b", brand="red"),
+    ItemFilter(brand="blue", domain="books"),
+    ItemFilter(min_price=10, max_price=30),
+    ItemFilter(max_price=5),
+    ItemFilter(category="nothing"),
+]
+
+
+@pytest.mark.parametrize("where", FILTERS)
+async def test_search_gives_the_exhaustive_answer_under_every_filter(
+    store: ItemStore, where: ItemFilter
+) -> None:
+    asked = query(filter=where)
+    found = await store.search(asked)
+    assert [s.item.item_id for s in found] == [item_id for item_id, _ in expected(asked)]
+    assert [s.score for s in found] == pytest.approx([s for _, s in expected(asked)], abs=1e-5)
+
+
+async def test_items_come_back_whole(store: ItemStore) -> None:
+    wanted = [ITEMS[3].item.item_id, "unknown", ITEMS[14].item.item_id]
+    found = await store.fetch(wanted)
+    assert {i: e.item for i, e in found.items()} == {
+        ITEMS[3].item.item_id: ITEMS[3].item,
+        ITEMS[14].item.item_id: ITEMS[14].item,
+    }
+    assert np.allclose(found[ITEMS[3].item.item_id].vector, VECTORS[3], atol=1e-6)
+    assert await store.fetch([]) == {}
+    assert await store.count() == len(ITEMS)
+
+
+async def test_excluded_items_are_never_found(store: ItemStore) -> None:
+    everything = await store.search(query(k=100))
+    exclude = frozenset(s.item.item_id for s in everything[:20])
+    asked = query(k=100, exclude=exclude)
+    found = await store.search(asked)
+    assert [s.item.item_id for s in found] == [item_id for item_id, _ in expected(asked)]
+    assert len(found) == len(everything) - 20
+
+
+async def test_of_several_interests_the_maximum_counts(store: ItemStore) -> None:
+    # Of different length, so that no two items tie at the top.
+    weights = np.array([[1.0], [0.9], [0.8]], np.float32)
+    asked = ItemQuery(vectors=VECTORS[[2, 40, 51]] * weights, k=12)
+    found = await store.search(asked)
+    assert [s.item.item_id for s in found] == [item_id for item_id, _ in expected(asked)]
+    assert len({s.item.item_id for s in found}) == 12
+
+
+async def test_an_upsert_replaces_and_a_removal_removes(store: ItemStore) -> None:
+    changed = EncodedItem(item=Item(item_id=ITEMS[0].item.item_id, title="New"), vector=VECTORS[9])
+    await store.upsert([changed])
+    found = await store.fetch([ITEMS[0].item.item_id])
+    assert found[ITEMS[0].item.item_id].item == changed.item
+    await store.remove([ITEMS[0].item.item_id, "unknown"])
+    assert await store.fetch([ITEMS[0].item.item_id]) == {}
+    assert await store.count() == len(ITEMS) - 1
+
+
+async def test_opening_again_changes_nothing(store: ItemStore) -> None:
+    await store.open()
+    await store.ping()
+    assert await store.count() == len(ITEMS)
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [np.zeros(DIM), np.full(DIM, np.nan), np.full(DIM, np.inf), np.ones(DIM + 1)],
+    ids=["zero", "nan", "infinite", "long"],
+)
+async def test_vectors_that_would_poison_the_engine_are_refused(
+    store: ItemStore, vector: np.ndarray
+) -> None:
+    bad = EncodedItem(item=Item(item_id="bad", title="t"), vector=vector.astype(np.float32))
+    with pytest.raises(BadInput, match="bad"):
+        await store.upsert([ITEMS[1], bad])
+    assert await store.fetch(["bad"]) == {}
+
+
+async def test_a_query_of_another_length_is_refused(store: ItemStore) -> None:
+    with pytest.raises(BadInput, match="dimensions"):
+        await store.search(ItemQuery(vectors=np.ones((1, DIM + 1), np.float32)))
+
+
+async def test_the_worked_example_of_the_ranking(tmp_path: Path) -> None:
+    """User vector [.5, .3, .8], three one-hot items: scores .5, .3, .8, item 3 first."""
+    store = EmbeddedItems(tmp_path / "items", 3)
+    await store.open()
+    one_hot = np.eye(3, dtype=np.float32)
+    await store.upsert(
+        [
+            EncodedItem(item=Item(item_id=f"item {i + 1}", title="t"), vector=one_hot[i])
+            for i in range(3)
+        ]
+    )
+    user = np.array([[0.5, 0.3, 0.8]], np.float32)
+    found = await store.search(ItemQuery(vectors=user, k=3))
+    assert [s.item.item_id for s in found] == ["item 3", "item 1", "item 2"]
+    assert [s.score for s in found] == pytest.approx([0.8, 0.5, 0.3])
+    unseen = await store.search(ItemQuery(vectors=user, k=3, exclude=frozenset({"item 3"})))
+    assert [s.item.item_id for s in unseen] == ["item 1", "item 2"]
+    await store.close()
+
+
+async def test_a_collection_of_another_model_is_refused() -> None:
+    client = AsyncQdrantClient(":memory:")
+    await QdrantItems("memory", "c", 4, client=client).open()
+    with pytest.raises(BadInput, match="4 dimensions"):
+        await QdrantItems("memory", "c", 8, client=client).open()
+
+
+async def test_a_server_that_is_away_is_one_clear_line() -> None:
+    store = QdrantItems("http://127.0.0.1:1", "c", DIM)
+    for call in (store.ping(), store.open(), store.search(query()), store.upsert(ITEMS[:1])):
+        with pytest.raises(ServiceUnavailable, match=r"Qdrant at http://127\.0\.0\.1:1"):
+            await call
+    await store.close()
+
+
+async def test_an_engine_that_is_not_open_says_so(tmp_path: Path) -> None:
+    with pytest.raises(ServiceUnavailable, match="not open"):
+        await EmbeddedItems(tmp_path, DIM).search(query())

@@ -92,11 +92,12 @@ class RedisUserVectors:
     async def _translated(self) -> AsyncIterator[None]:
         try:
             yield
-        except AuthenticationError as error:
-            raise ServiceUnavailable(
-                f"Redis refuses the password or user ({error}); see INTEREST_REDIS_URL"
-            ) from error
         except (RedisError, OSError, TimeoutError) as error:
+            # Without any password redis-py meets the refusal as an answer to its HELLO.
+            if isinstance(error, AuthenticationError) or "authenticat" in str(error):
+                raise ServiceUnavailable(
+                    f"Redis refuses the password or user ({error}); see INTEREST_REDIS_URL"
+                ) from error
             raise ServiceUnavailable(f"Redis: {error or type(error).__name__}") from error
 
     async def ping(self) -> None:

@@ -59,17 +59,11 @@ def users() -> Users:
 async def recommender(users: Users, tmp_path: Path) -> AsyncIterator[StoreRecommender]:
     items = EmbeddedItems(tmp_path / "items", 4)
     await items.open()
-    await items.upsert(
-        [
-            EncodedItem(
-                item=Item(
-                    item_id=f"i{n}", title=f"t{n}", categories=("even",) if n % 2 == 0 else ()
-                ),
-                vector=VECTORS[n],
-            )
-            for n in range(20)
-        ]
-    )
+    known = [
+        Item(item_id=f"i{n}", title=f"t{n}", categories=("odd",) if n % 2 else ("even",))
+        for n in range(20)
+    ]
+    await items.upsert([EncodedItem(item=i, vector=VECTORS[n]) for n, i in enumerate(known)])
     yield StoreRecommender(users, lambda live: items)
     await items.close()
 

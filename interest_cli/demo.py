@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
@@ -13,7 +14,6 @@ from typing import Final, Literal
 import msgspec
 from rich.progress import Progress
 from rich.table import Table
-from store.recommend import StoreRecommender
 
 from interest import metrics as m
 from interest.bundle import LiveModel
@@ -36,6 +36,7 @@ from interest_cli.replay import ReplayedUser, write_parquet
 from interest_cli.services import EmbeddedServices
 from interest_cli.serving import first
 from interest_cli.wiring import ItemIndexes, collection_of, open_worker
+from store.recommend import StoreRecommender
 from streams.publish import Outgoing, outgoing_events, outgoing_items, publish
 from streams.worker import Worker
 
@@ -90,11 +91,14 @@ def run_demo(
             session_timeout_s=6.0,
             fetch_max_wait_ms=20,
         )
-        stopping.run(_demo(here, log, began, once=once, export=export))
+        # The keeper removes this folder whatever way we end; torch would leave one of its own.
+        folder = Path(services.running.folder)
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "torch"))
+        stopping.run(_demo(here, log, folder, began, once=once, export=export))
 
 
 async def _demo(
-    settings: Settings, log: Log, began: float, *, once: bool, export: Path | None
+    settings: Settings, log: Log, folder: Path, began: float, *, once: bool, export: Path | None
 ) -> None:
     with err.status("loading the text model"):
         loaded = await asyncio.to_thread(load_bundle, settings)
@@ -104,7 +108,7 @@ async def _demo(
     async with AsyncExitStack() as stack:
         with err.status("starting the worker"):
             worker, items, vectors = await stack.enter_async_context(
-                open_worker(settings, loaded, meter)
+                open_worker(settings, loaded, meter, folder)
             )
         indexes = ItemIndexes(settings, Path())
         indexes.add(

@@ -8,18 +8,17 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from store.embedded_items import EmbeddedItems
-from store.item_cache import ItemCache
-from store.qdrant_items import QdrantItems
-from store.recommend import StoreRecommender
-from store.redis_vectors import RedisUserVectors
-
 from interest.bundle import LiveModel
 from interest.errors import ServiceUnavailable
 from interest.metrics import NoMetrics
 from interest.ports import ItemStore, Metrics, Recommender, UserVectorStore
 from interest.settings import Settings
 from interest_cli.replay import LoadedBundle
+from store.embedded_items import EmbeddedItems
+from store.item_cache import ItemCache
+from store.qdrant_items import QdrantItems
+from store.recommend import StoreRecommender
+from store.redis_vectors import RedisUserVectors
 from streams.items_feed import ItemsFeed
 from streams.topics import TopicNames
 from streams.worker import Worker
@@ -51,17 +50,20 @@ def item_store(settings: Settings, live: LiveModel, folder: Path) -> ItemStore:
 
 
 @asynccontextmanager
-async def private_folder() -> AsyncIterator[Path]:
+async def private_folder(parent: Path | None = None) -> AsyncIterator[Path]:
     """Give a folder that only this user can read, and remove it afterwards."""
-    with tempfile.TemporaryDirectory(prefix="interest-") as folder:
+    with tempfile.TemporaryDirectory(prefix="interest-", dir=parent) as folder:
         yield Path(folder)
 
 
 @asynccontextmanager
 async def open_worker(
-    settings: Settings, loaded: LoadedBundle, metrics: Metrics
+    settings: Settings, loaded: LoadedBundle, metrics: Metrics, parent: Path | None = None
 ) -> AsyncIterator[tuple[Worker, ItemStore, UserVectorStore]]:
     """Start a worker, and stop it in order when the block ends.
+
+    Args:
+        parent: where the index in process gets its folder; None for the system's place.
 
     Raises:
         ServiceUnavailable: the broker or a store does not answer.
@@ -72,7 +74,7 @@ async def open_worker(
         model_id=bundle.model_id, collection=collection_of(bundle.model_id), dim=bundle.dim
     )
     async with AsyncExitStack() as stack:
-        folder = await stack.enter_async_context(private_folder())
+        folder = await stack.enter_async_context(private_folder(parent))
         vectors = user_vectors(settings)
         stack.push_async_callback(vectors.close)
         await vectors.ping()

@@ -94,7 +94,8 @@ class Checkpoint:
         """
         async with self._lock:
             began = time.perf_counter()
-            generation = consumer.app.consumer_generation_id
+            # The progress' own: the consumer may be in the next generation already.
+            generation = self._progress.generation
             noted = self._progress.pending()
             seq = self._dirty.last_seq
             changed = [part for part in self._windows.partitions.values() if part.changed]
@@ -117,7 +118,7 @@ class Checkpoint:
             log.info("commit of generation %d dropped: the group has moved on", generation)
             return False
         # A rebalance may have cleared the notes while the broker answered.
-        if consumer.app.consumer_generation_id == generation:
+        if self._progress.generation == generation:
             self._progress.committed.update(noted)
         return True
 

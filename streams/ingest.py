@@ -66,6 +66,8 @@ class Ingest:
 
     async def handle(self, chunk: Chunk) -> None:
         """Fold a chunk; when it returns, what left for other topics is acknowledged."""
+        if chunk.generation != self._progress.generation:
+            return  # fetched before a rebalance: it will be read again, here or elsewhere
         partition = self._windows.partition(chunk.tp.partition)
         self._progress.began(chunk.tp, chunk.records[0].offset)
         for first in range(0, len(chunk.records), _SLICE):
@@ -76,7 +78,8 @@ class Ingest:
             else:
                 await asyncio.sleep(0)
             # Only now: the checkpoint may commit this position at any moment.
-            self._progress.advanced(chunk.tp, records[-1].offset + 1)
+            if not self._progress.advanced(chunk.tp, records[-1].offset + 1, chunk.generation):
+                return
 
     def _fold(self, partition: Partition, records: Sequence[Any], generation: int) -> list[Record]:
         outgoing: list[Record] = []

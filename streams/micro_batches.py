@@ -99,9 +99,6 @@ class MicroBatches:
         while True:
             await self._dirty.wait()
             marks = self._dirty.take(self._cost, self._budget)
-            if not marks:
-                await asyncio.sleep(0.001)  # everybody who waits is in flight already
-                continue
             try:
                 await self._process(marks)
                 attempt = 0

@@ -64,7 +64,7 @@ class Ownership:
             if partition is None:
                 self._dirty.confirm(marks)
                 continue
-            generation = consumer.app.consumer_generation_id
+            generation = self._progress.generation
             offsets = self._progress.of_partition(number)
             if not offsets or not await consumer.commit_offsets(offsets, generation):
                 log.warning("partition %d is not ours, or not read yet; its users wait", number)

@@ -6,7 +6,11 @@ from faust.types import TP
 
 
 class Progress:
-    """Offsets of the partitions of this assignment.
+    """Offsets of one assignment: they belong to a consumer-group ``generation``.
+
+    An agent may still hold a chunk of an earlier generation when the partition has been away
+    and has come back. What it folds went into windows that were dropped, so its position must
+    not be committed: reports of another generation are not taken.
 
     ``positions`` is the next offset to read of each partition of which something was read: all
     before it is folded (or encoded and announced, or sent on). ``committed`` is what the broker
@@ -14,16 +18,30 @@ class Progress:
     """
 
     def __init__(self) -> None:
+        self.generation = -1
         self.positions: dict[TP, int] = {}
         self.committed: dict[TP, int] = {}
+
+    def start(self, generation: int) -> None:
+        """Start a generation anew: everything is read again from the commit."""
+        self.generation = generation
+        self.positions.clear()
+        self.committed.clear()
 
     def began(self, tp: TP, offset: int) -> None:
         """Say that a partition is read from ``offset`` on, unless that is known."""
         self.committed.setdefault(tp, offset)
 
-    def advanced(self, tp: TP, offset: int) -> None:
-        """Say that everything before ``offset`` may be committed, given its windows are safe."""
+    def advanced(self, tp: TP, offset: int, generation: int) -> bool:
+        """Say that everything before ``offset`` may be committed, given its windows are safe.
+
+        Returns:
+            False where the chunk is of another generation: drop the rest of it.
+        """
+        if generation != self.generation:
+            return False
         self.positions[tp] = offset
+        return True
 
     def pending(self) -> dict[TP, int]:
         """Give the positions the broker does not have yet."""
@@ -34,8 +52,3 @@ class Progress:
     def of_partition(self, partition: int) -> dict[TP, int]:
         """Give what is committed of one partition of all topics: a commit that moves nothing."""
         return {tp: offset for tp, offset in self.committed.items() if tp.partition == partition}
-
-    def clear(self) -> None:
-        """Start anew: after a rebalance everything is read again from the commit."""
-        self.positions.clear()
-        self.committed.clear()

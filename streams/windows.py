@@ -53,7 +53,14 @@ class Partition:
         return BehaviourWindow(subject_id=subject_id) if held is None else held.window
 
     def replace(self, window: BehaviourWindow, generation: int) -> None:
-        """Put a changed window in place; the next checkpoint writes it."""
+        """Put a changed window in place; the next checkpoint writes it.
+
+        A window of a later generation than ours means that the group was reset and counts anew:
+        the era rises, so that recovery does not take the old window for the newer one.
+        """
+        held = self.held.get(window.subject_id)
+        if held is not None and held.generation > generation:
+            window = msgspec.structs.replace(window, era=max(window.era, held.window.era + 1))
         self.changed.setdefault(window.subject_id, self.window(window.subject_id))
         self.held[window.subject_id] = Held(window, generation)
 
@@ -86,6 +93,7 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         self._recovering: set[int] = set()
         self.on_recovered = lambda partitions: None
         self.on_dropped: Callable[[int], None] = lambda number: None
+        self.on_generation: Callable[[int], None] = lambda generation: None
 
     def partition(self, number: int) -> Partition:
         """Give a partition's state, empty at first."""
@@ -132,7 +140,8 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         newly_assigned: set[TP],
         generation_id: int = 0,
     ) -> None:
-        """Drop what another worker owns now."""
+        """Drop what another worker owns now; called before anything new is read."""
+        self.on_generation(generation_id)
         changelog = self.table.changelog_topic.get_topic_name()
         for tp in revoked:
             if tp.topic == changelog:

@@ -125,6 +125,7 @@ class Worker:
         self.windows = table.windows
         self.windows.on_recovered = self._on_recovered
         self.windows.on_dropped = self.dirty.drop_partition
+        self.windows.on_generation = self.progress.start
         self._app.on_partitions_revoked.connect(self._on_revoked)
         self._ownership = Ownership(
             model_id=self._bundle.model_id, changelog=self._names.windows, windows=self.windows,
@@ -184,8 +185,6 @@ class Worker:
             )
         except (TimeoutError, KafkaError, ServiceUnavailable) as error:
             log.info("revoked without a checkpoint (%r); the next owner reads again", error)
-        # Reading starts again from the commit, also of partitions that stay.
-        self.progress.clear()
 
     def _source_offset(self, partition: int) -> int:
         return self.progress.positions.get(TP(self._names.behaviours, partition), 0) - 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -25,7 +24,6 @@ SOURCE = TP("behaviours", 0)
 
 class Consumer:
     def __init__(self) -> None:
-        self.app = SimpleNamespace(consumer_generation_id=1)
         self.commits: list[dict[TP, int]] = []
         self.answer = True
 
@@ -39,6 +37,7 @@ class Consumer:
 class Harness:
     def __init__(self) -> None:
         self.windows, self.dirty, self.progress = Windows(), DirtyUsers(), Progress()
+        self.progress.start(1)
         self.outbox, self.vectors, self.consumer = Outbox(), Vectors(), Consumer()
         self.checkpoint = Checkpoint(
             settings=Settings(), changelog="windows", windows=self.windows, dirty=self.dirty,  # type: ignore[arg-type]
@@ -52,7 +51,7 @@ class Harness:
         partition.replace(window, generation=1)
         self.dirty.mark("u", 0, None)
         self.progress.began(SOURCE, offset)
-        self.progress.advanced(SOURCE, offset + 1)
+        self.progress.advanced(SOURCE, offset + 1, 1)
 
     def confirm(self) -> None:
         self.dirty.confirm(self.dirty.take(lambda mark: 1, 9))
@@ -151,8 +150,7 @@ async def test_notes_of_another_generation_are_not_kept(harness: Harness) -> Non
     original = harness.consumer.commit_offsets
 
     async def commit(offsets: Mapping[TP, int], generation: int) -> Any:
-        harness.consumer.app.consumer_generation_id = 2
-        harness.progress.clear()
+        harness.progress.start(2)
         return await original(offsets, generation)
 
     harness.consumer.commit_offsets = commit  # type: ignore[method-assign]

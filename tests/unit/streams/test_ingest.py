@@ -26,6 +26,7 @@ AHEAD = event_json("ahead", ts=T0 + 300_001)
 class Harness:
     def __init__(self) -> None:
         self.windows, self.dirty, self.progress = Windows(), DirtyUsers(), Progress()
+        self.progress.start(1)
         self.outbox = Outbox()
         self.ingest = Ingest(
             names=NAMES, n_partitions=N, limits=WindowLimits(), windows=self.windows,  # type: ignore[arg-type]
@@ -142,6 +143,24 @@ async def test_the_brokers_time_decides_what_lies_in_the_future(harness: Harness
     # The producer's own time stamp proves nothing, so the worker's clock is taken.
     assert len(harness.windows.partition(HOME).window("u").events) == 1
     assert [dict(r.headers)["offset"] for r in harness.outbox.sent] == [b"1"]
+
+
+async def test_a_chunk_of_an_earlier_generation_moves_no_position(harness: Harness) -> None:
+    """Its partition was away: the windows that it was folded into are dropped."""
+    records = [KafkaRecord(NAMES.behaviours, HOME, 0, None, event_json("a"))]
+    harness.progress.start(2)
+    await harness.ingest.handle(chunk(records, generation=1))
+    assert harness.progress.positions == {}
+    assert not harness.windows.partitions
+
+
+async def test_a_rebalance_in_the_middle_of_a_chunk_ends_it(harness: Harness) -> None:
+    values = [event_json(f"e{i}") if i % 300 else b"{" for i in range(600)]
+    records = [KafkaRecord(NAMES.behaviours, HOME, i, None, v) for i, v in enumerate(values)]
+    harness.outbox.fail = lambda: harness.progress.start(2)  # while the first letter is sent
+    await harness.ingest.handle(chunk(records, generation=1))
+    assert harness.progress.positions == {}
+    assert len(harness.outbox.sent) == 1
 
 
 async def test_the_position_stays_where_it_is_while_a_letter_is_not_acknowledged() -> None:

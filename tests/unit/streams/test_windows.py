@@ -38,6 +38,19 @@ def test_recovery_keeps_the_highest_token_whatever_was_written_last(order: tuple
     assert counts == fresh.popular.top(10, 7)
 
 
+def test_a_group_that_counts_anew_outranks_its_own_past() -> None:
+    partition = Partition(0)
+    partition.restore(window_to_bytes(window(1, revision=9), generation=57))
+    partition.replace(window(2, revision=10), generation=1)  # the group was deleted
+    assert partition.held["u"].token == (1, 1, 10)
+    partition.replace(window(3, era=1, revision=11), generation=1)
+    assert partition.held["u"].token == (1, 1, 11)
+    fresh = Partition(0)
+    fresh.restore(window_to_bytes(partition.window("u"), 1))
+    fresh.restore(window_to_bytes(window(1, revision=9), generation=57))
+    assert len(fresh.window("u").events) == 3
+
+
 def test_a_changed_window_remembers_what_the_changelog_has() -> None:
     partition = Partition(0)
     partition.restore(window_to_bytes(window(1), 1))

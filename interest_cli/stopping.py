@@ -40,7 +40,9 @@ def run(job: Coroutine[Any, Any, T]) -> T:
             task.cancel()
 
         for number in _SIGNALS:
-            loop.add_signal_handler(number, stop, number)
+            # nohup has us ignore SIGHUP, and means it.
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                loop.add_signal_handler(number, stop, number)
         return await task
 
     try:

@@ -54,8 +54,13 @@ def create_app(
     n_partitions: int,
     on_events: Handler,
     on_items: Handler,
+    on_failure: Callable[[Exception], None],
 ) -> tuple[InterestApp, WindowTable]:
-    """Wire the agents and the table of windows."""
+    """Wire the agents and the table of windows.
+
+    Args:
+        on_failure: told when a handler raised; its agent then takes no more chunks.
+    """
     session_s = settings.session_timeout_s
     addresses = settings.kafka_bootstrap.split(",")
     app = InterestApp(
@@ -98,24 +103,28 @@ def create_app(
         ),
     )
     app.tables.add(table)
-    _agent(app, topic(names.behaviours, names.routed), "events", on_events)
-    _agent(app, topic(names.catalogue), "items", on_items)
+    _agent(app, topic(names.behaviours, names.routed), "events", on_events, on_failure)
+    _agent(app, topic(names.catalogue), "items", on_items, on_failure)
     return app, table
 
 
-def _agent(app: InterestApp, topic: Any, name: str, handle: Handler) -> None:
+def _agent(
+    app: InterestApp,
+    topic: Any,
+    name: str,
+    handle: Handler,
+    on_failure: Callable[[Exception], None],
+) -> None:
     async def agent(stream: Any) -> None:
         async for chunk in stream.noack():
             try:
                 await handle(chunk)
-            except asyncio.CancelledError:
-                raise
             except Exception as error:
-                # Going on would pass over records. Reading again from the commit loses nothing.
+                # Going on would pass over records, and so would Faust, which starts an agent
+                # that raised again behind the chunk. Reading from the commit loses nothing.
                 log.exception("the %s agent failed on %s; the worker stops", name, chunk.tp)
-                await app.crash(error)
-                raise
-            finally:
-                app.chunk_consumer.finished(chunk)
+                on_failure(error)
+                await asyncio.Event().wait()
+            app.chunk_consumer.finished(chunk)
 
     app.agent(topic, name=name)(agent)

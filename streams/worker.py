@@ -120,8 +120,9 @@ class Worker:
 
     def _build(self, n_partitions: int) -> None:
         self._app, table = create_app(
-            self._settings, self._names, n_partitions, self._on_events, self._on_items
-        )
+            self._settings, self._names, n_partitions, self._on_events, self._on_items,
+            lambda error: self._fail(WorkerFailed(f"an agent failed: {error!r}")),
+        )  # fmt: skip
         self.windows = table.windows
         self.windows.on_recovered = self._on_recovered
         self.windows.on_dropped = self.dirty.drop_partition

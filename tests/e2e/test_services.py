@@ -35,7 +35,9 @@ from interest_cli.services import (
 ROOT = Path(__file__).resolve().parents[2]
 #: Runs the services, says where, and waits for its end; argv[1] is what it does meanwhile.
 OWNER = """
-import sys, time, msgspec
+import signal, sys, time, msgspec
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores them
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from interest_cli.services import EmbeddedServices
 with EmbeddedServices() as services:
     print(msgspec.json.encode(services.running).decode(), flush=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from interest.bundle import LiveModel
 from interest.event import EventType
 from interest.item import ANY_ITEM, EncodedItem, Item, ItemFilter, ItemQuery, ScoredItem
-from interest.vector import Token, UserVector
+from interest.vector import Token, UserVector, VectorHead
 from interest.window import BehaviourWindow
 
 
@@ -105,8 +105,8 @@ class UserVectorStore(Protocol):
     async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
         """Read users; None where a user has no record for this model."""
 
-    async def fetch_tokens(self, user_ids: Sequence[str], model_id: str) -> list[Token | None]:
-        """Read the tokens alone, for reconciling."""
+    async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
+        """Read tokens and encode times alone, for reconciling."""
 
     async def live_model(self) -> LiveModel | None:
         """Read the live-model pointer; None before the first worker has set it."""

@@ -124,8 +124,20 @@ def vector_from_bytes(raw: bytes, user_id: str, model_id: str) -> UserVector:
     )
 
 
-def token_from_bytes(raw: bytes) -> Token:
-    """Read the token of a record alone: 16 bytes from :data:`TOKEN_OFFSET`."""
-    if len(raw) < TOKEN_OFFSET + 16:
-        raise CorruptRecord(f"user vector record of {len(raw)} bytes is too short for a token")
-    return Token(*struct.unpack_from("<IIQ", raw, TOKEN_OFFSET))
+class VectorHead(NamedTuple):
+    """What a worker compares of a stored record: its token, and when it was encoded (Unix ms)."""
+
+    token: Token
+    encode_time_ms: int
+
+
+def head_from_bytes(raw: bytes) -> VectorHead:
+    """Read token and encode time of a record alone.
+
+    Raises:
+        CorruptRecord: the record is shorter than a header.
+    """
+    if len(raw) < HEADER_BYTES:
+        raise CorruptRecord(f"user vector record of {len(raw)} bytes is shorter than its header")
+    era, generation, revision, _, encode_ms = struct.unpack_from("<IIQqq", raw, TOKEN_OFFSET)
+    return VectorHead(Token(era, generation, revision), encode_ms)

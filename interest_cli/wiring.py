@@ -108,24 +108,28 @@ class ItemIndexes:
         self._folder = folder
         self._stores: dict[str, ItemStore] = {}
         self._feeds: dict[str, ItemsFeed] = {}
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def add(self, live: LiveModel, store: ItemStore) -> None:
-        """Use a store that somebody else keeps up to date."""
+        """Use a store that somebody else opens, keeps up to date and closes."""
         self._stores[live.model_id] = store
 
     def get(self, live: LiveModel) -> ItemStore:
         """Give the store of a model.
 
         Raises:
-            ServiceUnavailable: its index in this process is still being built.
+            ServiceUnavailable: its index in this process is being built, or has failed.
         """
-        store = self._stores.get(live.model_id)
+        name = live.model_id
+        store = self._stores.get(name)
         if store is None:
-            store = self._stores[live.model_id] = item_store(self._settings, live, self._folder)
+            store = self._stores[name] = item_store(self._settings, live, self._folder)
             if not store.shared:
                 self._follow(live, store)
-        feed = self._feeds.get(live.model_id)
+        task = self._tasks.get(name)
+        if task is not None and task.done() and not task.cancelled():
+            raise ServiceUnavailable(f"the item index has failed: {task.exception()}")
+        feed = self._feeds.get(name)
         if feed is not None and not feed.caught_up.is_set():
             raise ServiceUnavailable(
                 f"the item index is being built, {len(feed.known)} items so far"
@@ -141,13 +145,14 @@ class ItemIndexes:
             await store.open()
             await feed.run()
 
-        self._tasks.append(asyncio.create_task(follow(), name=f"index of {live.model_id}"))
+        name = f"index of {live.model_id}"
+        self._tasks[live.model_id] = asyncio.create_task(follow(), name=name)
 
     async def close(self) -> None:
-        """Stop following and close the stores that were opened here."""
-        for task in self._tasks:
+        """Stop following, and close the stores that were opened here."""
+        for task in self._tasks.values():
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks.values(), return_exceptions=True)
         for store in self._stores.values():
             await store.close()
 

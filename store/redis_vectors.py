@@ -23,7 +23,8 @@ from interest.ports import RecentBehaviour, UserState, VectorUpdate
 from interest.vector import (
     TOKEN_OFFSET,
     Token,
-    token_from_bytes,
+    VectorHead,
+    head_from_bytes,
     vector_from_bytes,
     vector_to_bytes,
 )
@@ -33,21 +34,25 @@ _RECENT_FIELD: Final = "recent"
 _TIMEOUT_S: Final = 5.0
 _READ: Final = 500
 
-# Tokens are little-endian (era u32, generation u32, revision u64), and a Lua number is a double:
-# exact to 2^53 only. So each field is reversed and compared as bytes.
+# Tokens are little-endian (era u32, generation u32, revision u64). A Lua number is a double, exact
+# to 2^53, so the revision is compared in halves; and as numbers, since Lua compares strings by the
+# server's locale.
 _UPSERT: Final = """
-local function ordered(record, at)
-  return string.reverse(string.sub(record, at, at + 3))
-      .. string.reverse(string.sub(record, at + 4, at + 7))
-      .. string.reverse(string.sub(record, at + 8, at + 15))
+local function newer(a, i, b, j)
+  local era_a, generation_a, low_a, high_a = struct.unpack('<I4I4I4I4', string.sub(a, i, i + 15))
+  local era_b, generation_b, low_b, high_b = struct.unpack('<I4I4I4I4', string.sub(b, j, j + 15))
+  if era_a ~= era_b then return era_a > era_b end
+  if generation_a ~= generation_b then return generation_a > generation_b end
+  if high_a ~= high_b then return high_a > high_b end
+  return low_a > low_b
 end
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
-if stored and #stored >= 32 and ordered(stored, 17) > ordered(ARGV[2], 17) then
+if stored and #stored >= 32 and newer(stored, 17, ARGV[2], 17) then
   return string.sub(stored, 17, 32)
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 local recent = redis.call('HGET', KEYS[1], 'recent')
-if not recent or #recent < 16 or ordered(recent, 1) <= ordered(ARGV[3], 1) then
+if not recent or #recent < 16 or not newer(recent, 1, ARGV[3], 1) then
   redis.call('HSET', KEYS[1], 'recent', ARGV[3])
 end
 if ARGV[4] ~= '0' then redis.call('EXPIRE', KEYS[1], ARGV[4]) end
@@ -159,10 +164,10 @@ class RedisUserVectors:
             states.append(UserState(vector, _read_recent(recent) if recent else ()))
         return states
 
-    async def fetch_tokens(self, user_ids: Sequence[str], model_id: str) -> list[Token | None]:
-        """Read the tokens alone."""
+    async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
+        """Read tokens and encode times alone."""
         return [
-            None if raw is None else token_from_bytes(raw)
+            None if raw is None else head_from_bytes(raw)
             for (raw,) in await self._fields(user_ids, [model_id])
         ]
 

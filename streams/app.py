@@ -98,6 +98,8 @@ def create_app(
         key_type=bytes,
         value_type=bytes,
         partitions=n_partitions,
+        # Chunks of up to 1 MiB each, not records, may wait to be restored. 1 is special to Faust.
+        recovery_buffer_size=2,
         changelog_topic=app.topic(
             names.windows, schema=ChunkSchema(), acks=False, partitions=n_partitions, internal=True
         ),

@@ -65,11 +65,11 @@ class Catalogue:
         self._progress.began(chunk.tp, chunk.records[0].offset)
         for first in range(0, len(chunk.records), _SLICE):
             records = chunk.records[first : first + _SLICE]
-            await self._handle(records)
+            await self._handle(records, chunk.generation)
             if not self._progress.advanced(chunk.tp, records[-1].offset + 1, chunk.generation):
                 return
 
-    async def _handle(self, records: Sequence[Any]) -> None:
+    async def _handle(self, records: Sequence[Any], generation: int) -> None:
         outgoing: list[Record] = []
         # The last record of an item within a slice stands for all before it.
         latest: dict[str, tuple[Any, Item | None]] = {}
@@ -84,7 +84,9 @@ class Catalogue:
         removed = [item_id for item_id, (_, item) in latest.items() if item is None]
         encoded, failed = await self._encode(items)
         outgoing.extend(failed)
-        await self._store_shared(encoded, removed)
+        await self._store_shared(encoded, removed, generation)
+        if generation != self._progress.generation:
+            return  # the new owner may have announced something newer already
         outgoing.extend(
             Record(self._names.items_encoded, item_key(self._model_id, e.item.item_id),
                    encoded_item_to_bytes(e))
@@ -138,11 +140,13 @@ class Catalogue:
                 buried.append(self._bury(record, reason))
         return encoded, buried
 
-    async def _store_shared(self, encoded: Sequence[EncodedItem], removed: Sequence[str]) -> None:
+    async def _store_shared(
+        self, encoded: Sequence[EncodedItem], removed: Sequence[str], generation: int
+    ) -> None:
         if not self._store.shared:
             return  # each process fills its own index from the feed
         attempt = 0
-        while True:
+        while generation == self._progress.generation:
             try:
                 if encoded:
                     await self._store.upsert(encoded)

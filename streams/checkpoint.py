@@ -78,7 +78,7 @@ class Checkpoint:
             try:
                 await self.take(consumer)
                 attempt = 0
-            except (KafkaError, ServiceUnavailable) as error:
+            except KafkaError as error:
                 # Nothing was committed, or it is not known; the next one commits as far.
                 self._metrics.count(m.RETRIES, 1, "checkpoint")
                 log.warning("the checkpoint waits: %s", error)
@@ -90,7 +90,6 @@ class Checkpoint:
 
         Raises:
             KafkaError: the commit was not answered.
-            ServiceUnavailable: the popular items could not be stored.
         """
         async with self._lock:
             began = time.perf_counter()
@@ -104,6 +103,7 @@ class Checkpoint:
             worked = time.thread_time()
             for partition in changed:
                 await self._write(partition)
+                await self._publish_popular(partition)
             self._work_s = time.thread_time() - worked
             await self._dirty.settled(seq)
             committed = await self._commit(consumer, noted, generation)
@@ -127,6 +127,8 @@ class Checkpoint:
         try:
             subjects = list(changed)
             for first in range(0, len(subjects), _SLICE):
+                if self._windows.partitions.get(partition.number) is not partition:
+                    return  # revoked meanwhile: another worker writes these windows now
                 records: list[Record] = []
                 for subject_id in subjects[first : first + _SLICE]:
                     held = partition.held[subject_id]
@@ -142,12 +144,16 @@ class Checkpoint:
                         )
                     )
                 await self._outbox.send_all(records)
-            await self._vectors.publish_popular(
-                partition.number,
-                partition.popular.top(_POPULAR_ITEMS, self._settings.popular_half_life_days),
-            )
         except BaseException:
             # Not written, or not known to be: the next checkpoint writes them again. What
             # changed meanwhile keeps its place, with the content popular counts stand at.
             partition.changed = {**partition.changed, **changed}
             raise
+
+    async def _publish_popular(self, partition: Partition) -> None:
+        top = partition.popular.top(_POPULAR_ITEMS, self._settings.popular_half_life_days)
+        try:
+            await self._vectors.publish_popular(partition.number, top)
+        except ServiceUnavailable as error:
+            # A list for cold users may be old; it is no reason to hold commits.
+            log.warning("popular items of partition %d wait: %s", partition.number, error)

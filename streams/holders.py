@@ -14,6 +14,7 @@ from typing import Final
 
 from interest.window import touch
 from streams.dirty import DirtyUsers
+from streams.progress import Progress
 from streams.windows import Partition, WindowStore
 
 #: Windows looked at between two turns of the loop.
@@ -24,9 +25,10 @@ _SHORTEST_PAUSE_S: Final = 0.05
 class Holders:
     """Collects changed items, and marks their holders."""
 
-    def __init__(self, windows: WindowStore, dirty: DirtyUsers) -> None:
+    def __init__(self, windows: WindowStore, dirty: DirtyUsers, progress: Progress) -> None:
         self._windows = windows
         self._dirty = dirty
+        self._progress = progress
         self._items: set[str] = set()
         self._changed = asyncio.Event()
 
@@ -60,5 +62,6 @@ class Holders:
             if any(event.item_id in items for event in held.window.events):
                 # Looked up again: the window may have moved on while this scan slept.
                 current = partition.held[subject_id]
-                partition.replace(touch(current.window), current.generation)
+                # Under our generation: a former owner may have raised the revision as often.
+                partition.replace(touch(current.window), self._progress.generation)
                 self._dirty.mark(subject_id, partition.number, None)

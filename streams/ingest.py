@@ -6,6 +6,7 @@ Encoding is a task of its own, so a slow encoder never stalls the intake, and ov
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import defaultdict
 from collections.abc import Container, Sequence
 from functools import lru_cache
@@ -33,6 +34,7 @@ _SLICE: Final = 256
 _LOG_APPEND_TIME: Final = 1
 #: On records of ``routed``: the broker's time stamp of the source record, Unix ms.
 SOURCE_TIMESTAMP: Final = "source-timestamp-ms"
+_MILLIS: Final = re.compile(rb"[0-9]{1,15}")
 
 
 class Ingest:
@@ -101,7 +103,7 @@ class Ingest:
             by_type[event.type.value] += 1
             if enters_window(event):
                 by_subject[event.user_id].append(event)
-                since_ms.setdefault(event.user_id, _arrived_ms(record))
+                since_ms.setdefault(event.user_id, self._arrived_ms(record))
         for subject_id, events in by_subject.items():
             self._fold_subject(partition, subject_id, events, generation)
             # Also where nothing changed: the vector that contains the event may not have been
@@ -154,10 +156,11 @@ class Ingest:
             ),
         )
 
-
-def _arrived_ms(record: Any) -> int:
-    """Give the broker's time stamp of the source record, also behind ``routed``; Unix ms."""
-    for name, value in record.headers:
-        if name == SOURCE_TIMESTAMP:
-            return int(value)
-    return int(record.timestamp)
+    def _arrived_ms(self, record: Any) -> int:
+        """Give the broker's time stamp of the source record, also behind ``routed``; Unix ms."""
+        if record.topic == self._names.routed:
+            # Ours is the last header of the name; on other topics a producer may have written it.
+            for name, value in reversed(record.headers):
+                if name == SOURCE_TIMESTAMP and value is not None and _MILLIS.fullmatch(value):
+                    return int(value)
+        return int(record.timestamp)

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -32,11 +32,18 @@ def item_key(model_id: str, item_id: str) -> bytes:
     return f"{model_id}/{item_id}".encode()
 
 
+class KnownItem(NamedTuple):
+    """What is remembered of an item: a digest of its record, and when it was announced (ms)."""
+
+    digest: bytes
+    announced_ms: int
+
+
 class ItemsFeed:
     """Follows one model's items.
 
-    ``known`` maps item ids to a digest of their record. ``on_changed`` is called with the ids
-    of items that were added, changed or removed after the feed had caught up at start.
+    ``on_changed`` is called with the ids of items that were added, changed or removed after the
+    feed had caught up at start.
     """
 
     def __init__(
@@ -56,7 +63,7 @@ class ItemsFeed:
         self._lookup = lookup
         self._metrics = metrics
         self.on_changed = on_changed
-        self.known: dict[str, bytes] = {}
+        self.known: dict[str, KnownItem] = {}
         self.caught_up = asyncio.Event()
         self._positions: dict[TopicPartition, int] = {}
 
@@ -64,13 +71,14 @@ class ItemsFeed:
         """Follow the feed until cancelled; a broker that is away is waited for."""
         attempt = 0
         while True:
+            read = dict(self._positions)
             try:
                 await self._follow()
             except (KafkaError, OSError, ServiceUnavailable) as error:
+                attempt = 0 if self._positions != read else attempt + 1
                 self._metrics.count(m.RETRIES, 1, "items-feed")
                 log.warning("the items feed is interrupted, trying again: %s", error)
                 await asyncio.sleep(backoff_s(attempt))
-                attempt += 1
 
     async def _follow(self) -> None:
         # Without a group every reader is assigned all partitions.
@@ -83,8 +91,8 @@ class ItemsFeed:
             fetch_max_wait_ms=self._settings.fetch_max_wait_ms,
             metadata_max_age_ms=5_000,
         )
-        await consumer.start()
         try:
+            await consumer.start()
             partitions = consumer.assignment()
             for tp in partitions:
                 if tp in self._positions:
@@ -106,26 +114,28 @@ class ItemsFeed:
     async def _apply(self, records: Sequence[Any]) -> None:
         # The last record of an item within a batch stands for all before it.
         latest = {
-            record.key[len(self._prefix) :].decode(): record.value
+            record.key[len(self._prefix) :].decode(): record
             for record in records
             if record.key is not None and record.key.startswith(self._prefix)
         }
         changed: list[EncodedItem] = []
         removed: list[str] = []
-        for item_id, raw in latest.items():
-            if raw is None:
-                if self.known.pop(item_id, None) is not None:
+        news: dict[str, KnownItem] = {}
+        for item_id, record in latest.items():
+            held = self.known.get(item_id)
+            if record.value is None:
+                if held is not None:
                     removed.append(item_id)
                 continue
-            digest = hashlib.blake2b(raw, digest_size=8).digest()
-            if self.known.get(item_id) == digest:
+            digest = hashlib.blake2b(record.value, digest_size=8).digest()
+            if held is not None and held.digest == digest:
                 continue
             try:
-                changed.append(encoded_item_from_bytes(raw))
+                changed.append(encoded_item_from_bytes(record.value))
             except CorruptRecord as error:
                 log.error("an announced item is skipped: %s", error)
                 continue
-            self.known[item_id] = digest
+            news[item_id] = KnownItem(digest, int(record.timestamp))
         if not self._store.shared:
             if changed:
                 await self._store.upsert(changed)
@@ -134,5 +144,9 @@ class ItemsFeed:
         if self._lookup is not None:
             self._lookup.put(changed)
             self._lookup.drop(removed)
+        # Only now: after a failure above the records are read again, as news.
+        self.known.update(news)
+        for item_id in removed:
+            del self.known[item_id]
         if self.caught_up.is_set() and (changed or removed):
             self.on_changed([*(encoded.item.item_id for encoded in changed), *removed])

@@ -95,6 +95,13 @@ class MicroBatches:
 
     async def run(self) -> None:
         """Turn dirty users into vectors; a sick encoder or store is retried, never skipped."""
+        try:
+            await self._run()
+        finally:
+            if self._announcing is not None:
+                self._announcing.cancel()
+
+    async def _run(self) -> None:
         attempt = 0
         while True:
             await self._dirty.wait()

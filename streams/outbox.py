@@ -45,7 +45,9 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
 def backoff_s(attempt: int) -> float:
     """Give the wait before retry ``attempt`` (from 0): exponential, jittered, bounded."""
-    return min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2.0**attempt) * random.uniform(0.5, 1.0)
+    return min(_LONGEST_DELAY_S, _FIRST_DELAY_S * 2.0 ** min(attempt, 10)) * random.uniform(
+        0.5, 1.0
+    )
 
 
 class Outbox:

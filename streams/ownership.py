@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
+from aiokafka.errors import KafkaError
 
 from interest.ports import UserVectorStore
-from interest.vector import Token
+from interest.vector import Token, VectorHead
 from interest.window import window_to_bytes
 from streams.dirty import DirtyUsers, Mark
+from streams.items_feed import KnownItem
 from streams.outbox import Outbox, Record
 from streams.progress import Progress
 from streams.transport import ChunkConsumer
@@ -23,6 +25,8 @@ log = logging.getLogger(__name__)
 
 _READ: Final = 1_000
 _LOST_PAUSE_S: Final = 0.5
+#: Broker and worker stamp announcements and vectors by their own clocks.
+_CLOCK_SKEW_MS: Final = 5_000
 
 
 class Ownership:
@@ -64,14 +68,36 @@ class Ownership:
             if partition is None:
                 self._dirty.confirm(marks)
                 continue
-            generation = self._progress.generation
-            offsets = self._progress.of_partition(number)
-            if not offsets or not await consumer.commit_offsets(offsets, generation):
-                log.warning("partition %d is not ours, or not read yet; its users wait", number)
-                await asyncio.sleep(_LOST_PAUSE_S)
+            if await self._is_owner(consumer):
+                await self._outbid(partition, refused, self._progress.generation)
+                self._dirty.put_back(marks)
             else:
-                await self._outbid(partition, refused, generation)
-            self._dirty.put_back(marks)
+                log.warning("partition %d may not be ours any more; its users wait", number)
+                # Not at once: until a rebalance tells, every try would be refused again. In
+                # flight they hold the checkpoint, as they must.
+                loop = asyncio.get_running_loop()
+                loop.call_later(_LOST_PAUSE_S, self._dirty.put_back, marks)
+
+    async def _is_owner(self, consumer: ChunkConsumer) -> bool:
+        """Ask the broker whether this worker is in the group's present generation.
+
+        A commit that moves nothing tells, of any partition: the broker refuses a former
+        generation, and within one a partition has one owner.
+        """
+        offsets = dict(self._progress.committed)
+        if not offsets:
+            for tp in consumer.assignment():
+                position = await consumer.position(tp)
+                if position is not None and not consumer._is_changelog_tp(tp):
+                    offsets[tp] = position
+                    break
+        try:
+            return bool(offsets) and await consumer.commit_offsets(
+                offsets, self._progress.generation
+            )
+        except KafkaError as error:
+            log.warning("the broker does not say who owns a partition: %s", error)
+            return False
 
     async def _outbid(
         self, partition: Partition, refused: Sequence[tuple[Mark, Token]], generation: int
@@ -96,8 +122,11 @@ class Ownership:
             )
         await self._outbox.send_all(records)
 
-    async def reconcile(self, partition: Partition) -> int:
-        """Mark the users whose vector in Redis is missing or older than their window.
+    async def reconcile(self, partition: Partition, known: Mapping[str, KnownItem]) -> int:
+        """Mark the users whose vector is missing, older than their window, or than an item in it.
+
+        The last is how an item that changed while nobody owned the partition reaches its
+        holders: who marks them knows it in memory only.
 
         Returns:
             how many were marked.
@@ -109,14 +138,20 @@ class Ownership:
         n_marked = 0
         for first in range(0, len(subjects), _READ):
             part = subjects[first : first + _READ]
-            tokens = await self._vectors.fetch_tokens(part, self._model_id)
-            for subject_id, stored in zip(part, tokens, strict=True):
+            heads = await self._vectors.fetch_heads(part, self._model_id)
+            for subject_id, stored in zip(part, heads, strict=True):
                 held = partition.held.get(subject_id)
-                if held is not None and _is_behind(stored, held):
+                if held is not None and _is_behind(stored, held, known):
                     self._dirty.mark(subject_id, partition.number, None)
                     n_marked += 1
         return n_marked
 
 
-def _is_behind(stored: Token | None, held: Held) -> bool:
-    return stored is None or stored < held.token
+def _is_behind(stored: VectorHead | None, held: Held, known: Mapping[str, KnownItem]) -> bool:
+    if stored is None or stored.token < held.token:
+        return True
+    newest_ms = max(
+        (known[item_id].announced_ms for item_id in held.window.item_ids if item_id in known),
+        default=0,
+    )
+    return newest_ms + _CLOCK_SKEW_MS >= stored.encode_time_ms

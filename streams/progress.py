@@ -48,7 +48,3 @@ class Progress:
         return {
             tp: offset for tp, offset in self.positions.items() if self.committed.get(tp) != offset
         }
-
-    def of_partition(self, partition: int) -> dict[TP, int]:
-        """Give what is committed of one partition of all topics: a commit that moves nothing."""
-        return {tp: offset for tp, offset in self.committed.items() if tp.partition == partition}

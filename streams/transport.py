@@ -15,7 +15,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import faust
-from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from aiokafka.errors import (
+    CommitFailedError,
+    IllegalStateError,
+    KafkaError,
+    KafkaTimeoutError,
+)
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 from faust.transport.consumer import RecordMap, ensure_TP
 from faust.transport.drivers import aiokafka as driver
@@ -26,6 +31,7 @@ _CHUNKS_AHEAD = 2
 #: How long to wait for other partitions while a busy one may become free, seconds. The wait
 #: cannot be interrupted, and a freed partition's records are already here.
 _BUSY_WAIT_S = 0.02
+_COMMIT_S = 10.0
 
 
 class Chunk:
@@ -138,6 +144,12 @@ class ChunkConsumer(driver.Consumer):
             if not self.flow_active or self.app.consumer_generation_id != generation:
                 return
             if batch and (active is None or tp in active):
+                read = self._read_offset[tp]
+                if read is not None and batch[-1].offset < read:
+                    # The topic starts over. Faust would drop the chunk without a word;
+                    # folding again is harmless.
+                    self.log.warning("%s goes back from offset %d to %d", tp, read, batch[0].offset)
+                    self._read_offset[tp] = None
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
                 if not self._is_changelog_tp(tp):
                     self._outstanding[tp] += 1
@@ -195,15 +207,18 @@ class ChunkConsumer(driver.Consumer):
             consumer = thread._ensure_consumer()
             if consumer._coordinator.generation != generation:
                 return False
+            marks = {
+                TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "")
+                for tp, offset in offsets.items()
+            }
             try:
-                await consumer.commit(
-                    {
-                        TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "")
-                        for tp, offset in offsets.items()
-                    }
-                )
+                # aiokafka retries for ever; a commit that hangs would hold one of the two
+                # places this thread has for calls.
+                await asyncio.wait_for(consumer.commit(marks), _COMMIT_S)
             except (CommitFailedError, IllegalStateError):
                 return False
+            except TimeoutError as error:
+                raise KafkaTimeoutError(f"no answer to a commit in {_COMMIT_S:g} s") from error
             return True
 
         committed: bool = await thread.call_thread(commit)

@@ -75,9 +75,14 @@ class Partition:
         held = self.held.get(window.subject_id)
         if held is None:
             self.popular.replace((), window.events)
-        elif restored.token > held.token:
+        elif restored.token >= held.token:
+            # Equal: a note on the same window (unresolved); the later one counts.
             self.popular.replace(held.window.events, window.events)
+            self.changed.pop(window.subject_id, None)
         else:
+            # A woken zombie wrote an old window last. Compaction would keep only that one, so
+            # the next checkpoint writes ours again.
+            self.changed.setdefault(window.subject_id, held.window)
             return
         self.held[window.subject_id] = restored
 
@@ -146,6 +151,7 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         for tp in revoked:
             if tp.topic == changelog:
                 self.partitions.pop(tp.partition, None)
+                self._recovering.discard(tp.partition)
                 self.on_dropped(tp.partition)
         self._recovering |= {tp.partition for tp in newly_assigned if tp.topic == changelog}
 

@@ -41,7 +41,8 @@ from streams.windows import Partition
 
 log = logging.getLogger(__name__)
 
-_FINAL_CHECKPOINT_S: Final = 20.0
+_FINAL_CHECKPOINT_S: Final = 12.0
+_STOP_S: Final = 6.0
 _REVOKED_CHECKPOINT_S: Final = 3.0
 _LAG_EVERY_S: Final = 1.0
 
@@ -103,9 +104,9 @@ class Worker:
             self._settings, self._names.items_encoded, self._bundle.model_id,
             self._items, self._lookup, self._metrics,
         )  # fmt: skip
+        self._build(topics.partitions)
         self._spawn("items feed", self.feed.run())
         await self._or_failure(self.feed.caught_up.wait())
-        self._build(topics.partitions)
         await self._point_readers()
         await self._app.start()
         for name, job in (
@@ -132,7 +133,7 @@ class Worker:
             model_id=self._bundle.model_id, changelog=self._names.windows, windows=self.windows,
             dirty=self.dirty, progress=self.progress, vectors=self._vectors, outbox=self._outbox,
         )  # fmt: skip
-        self._holders = Holders(self.windows, self.dirty)
+        self._holders = Holders(self.windows, self.dirty, self.progress)
         self.feed.on_changed = self._holders.changed
         self._ingest = Ingest(
             names=self._names, n_partitions=n_partitions, limits=self._bundle.config.window,
@@ -201,7 +202,7 @@ class Worker:
             attempt = 0
             while self.windows.partitions.get(partition.number) is partition:
                 try:
-                    n_marked = await self._ownership.reconcile(partition)
+                    n_marked = await self._ownership.reconcile(partition, self.feed.known)
                 except ServiceUnavailable as error:
                     log.warning("reconciling partition %d waits: %s", partition.number, error)
                     await asyncio.sleep(backoff_s(attempt))
@@ -300,9 +301,17 @@ class Worker:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # With the broker away each would wait for minutes; what they hold is read again.
         if hasattr(self, "_app"):
-            await self._app.stop()
+            await _within("Faust", self._app.stop())
         if hasattr(self, "_outbox"):
-            await self._outbox.stop()
-        self._user_device.shutdown()
-        self._item_device.shutdown()
+            await _within("the producer", self._outbox.stop())
+        self._user_device.shutdown(wait=False)
+        self._item_device.shutdown(wait=False)
+
+
+async def _within(what: str, stopping: Coroutine[Any, Any, Any]) -> None:
+    try:
+        await asyncio.wait_for(stopping, _STOP_S)
+    except TimeoutError:
+        log.warning("%s did not stop in %g s", what, _STOP_S)

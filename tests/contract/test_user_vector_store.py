@@ -57,7 +57,7 @@ async def test_what_was_stored_is_read_back(store: RedisUserVectors) -> None:
     assert a.recent == update("a").recent
     assert a.vector.token == (0, 1, 1)
     assert b.vector.is_cold
-    assert await store.fetch_tokens(["a", "missing"], MODEL) == [Token(0, 1, 1), None]
+    assert await store.fetch_heads(["a", "missing"], MODEL) == [(Token(0, 1, 1), 2_000), None]
     assert await store.upsert([]) == []
 
 
@@ -96,7 +96,23 @@ async def test_the_highest_token_stays_whatever_the_order_of_writes(
 ) -> None:
     order = np.random.default_rng(seed).permutation(len(TOKENS))
     await asyncio.gather(*(store.upsert([update(token=TOKENS[i])]) for i in order))
-    assert await store.fetch_tokens(["u"], MODEL) == [max(TOKENS)]
+    assert await store.fetch_heads(["u"], MODEL) == [(max(TOKENS), 2_000)]
+
+
+async def test_the_order_of_tokens_does_not_depend_on_the_servers_locale(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lua compares strings by the locale, which Redis takes from its environment."""
+    monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
+    with running_redis(tmp_path) as server:
+        store = RedisUserVectors(server.url)
+        rng = np.random.default_rng(0)
+        for i in range(300):
+            a, b = sorted(Token(0, *map(int, rng.integers(0, 400, 2))) for _ in range(2))
+            user = f"u{i}"
+            await store.upsert([update(user, b)])
+            assert await store.upsert([update(user, a)]) == [None if a == b else b]
+        await store.close()
 
 
 async def test_two_models_live_side_by_side_and_the_newer_window_is_recent(
@@ -145,8 +161,8 @@ async def test_any_user_id_will_do(store: RedisUserVectors, user_id: str) -> Non
 async def test_a_batch_larger_than_a_pipeline_keeps_its_order(store: RedisUserVectors) -> None:
     users = [f"u{i}" for i in range(1_203)]
     await store.upsert([update(u, Token(0, 1, i)) for i, u in enumerate(users)])
-    tokens = await store.fetch_tokens(users, MODEL)
-    assert [t.revision for t in tokens if t] == list(range(1_203))
+    heads = await store.fetch_heads(users, MODEL)
+    assert [head.token.revision for head in heads if head] == list(range(1_203))
 
 
 async def test_a_flushed_script_is_loaded_again(

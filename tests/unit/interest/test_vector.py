@@ -15,7 +15,7 @@ from interest.vector import (
     TOKEN_OFFSET,
     Token,
     UserVector,
-    token_from_bytes,
+    head_from_bytes,
     vector_from_bytes,
     vector_to_bytes,
 )
@@ -50,7 +50,7 @@ def test_a_record_gives_the_same_vector_back(n: int) -> None:
     assert after.token == before.token
     assert (after.dim, after.is_cold) == (3, n == 0)
     assert (after.event_time_ms, after.encode_time_ms, after.n_events) == (10, 20, 4)
-    assert token_from_bytes(vector_to_bytes(before)) == before.token
+    assert head_from_bytes(vector_to_bytes(before)) == (before.token, 20)
 
 
 def test_a_half_precision_record_is_widened() -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from interest.bundle import LiveModel
 from interest.item import EncodedItem, Item, unit
 from interest.ports import UserState, VectorUpdate
-from interest.vector import Token
+from interest.vector import Token, VectorHead
 from interest.window import BehaviourWindow
 from streams.outbox import Record
 from streams.transport import Chunk
@@ -99,9 +99,12 @@ class Vectors:
         found = [self.stored.get(user_id) for user_id in user_ids]
         return [UserState(held.vector, held.recent) if held else None for held in found]
 
-    async def fetch_tokens(self, user_ids: Sequence[str], model_id: str) -> list[Token | None]:
+    async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
         found = [self.stored.get(user_id) for user_id in user_ids]
-        return [held.vector.token if held else None for held in found]
+        return [
+            VectorHead(held.vector.token, held.vector.encode_time_ms) if held else None
+            for held in found
+        ]
 
     async def live_model(self) -> LiveModel | None:
         return None

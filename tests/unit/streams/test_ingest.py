@@ -97,6 +97,22 @@ async def test_a_routed_event_keeps_the_time_of_its_source_record(harness: Harne
     assert harness.dirty.take(lambda mark: 1, 9)[0].since_ms == T0 - 7
 
 
+@pytest.mark.parametrize("value", [b"abc", b"", None, b"9" * 30, str(T0 - 10**9).encode()])
+async def test_a_header_that_a_producer_invented_changes_nothing(
+    harness: Harness, value: bytes | None
+) -> None:
+    forged = ((SOURCE_TIMESTAMP, value),)
+    record = KafkaRecord(
+        NAMES.behaviours, HOME, 0, b"u", event_json("a"), headers=forged,  # type: ignore[arg-type]
+    )  # fmt: skip
+    await harness.handle(record)
+    assert harness.dirty.take(lambda mark: 1, 9)[0].since_ms == T0
+    elsewhere = record._replace(partition=(HOME + 1) % N)
+    await harness.handle(elsewhere, at=(HOME + 1) % N)
+    [routed] = harness.outbox.sent
+    assert routed.headers[-1] == (SOURCE_TIMESTAMP, str(T0).encode())
+
+
 async def test_a_routed_event_is_never_routed_again(harness: Harness) -> None:
     await harness.handle(event_json("a"), topic=NAMES.routed, at=(HOME + 1) % N)
     [letter] = harness.outbox.sent

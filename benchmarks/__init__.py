@@ -1,0 +1,1 @@
+"""Measurements: the project beside its alternatives, on one machine in one run."""

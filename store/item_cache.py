@@ -19,8 +19,8 @@ class ItemCache:
         self._store = store
         self._max_items = max_items
         self._items: OrderedDict[str, EncodedItem] = OrderedDict()
-        #: Raised by every put and drop, so that a fetch under way knows its answer may be old.
-        self._version = 0
+        #: For each fetch under way, the items that were put or dropped since it asked.
+        self._changed: list[set[str]] = []
 
     async def fetch(self, item_ids: Sequence[str]) -> dict[str, EncodedItem]:
         """Read items, from memory where possible; unknown ids are left out."""
@@ -34,26 +34,38 @@ class ItemCache:
                 self._items.move_to_end(item_id)
                 found[item_id] = item
         if missing:
-            version = self._version
-            fetched = await self._store.fetch(missing)
-            if version == self._version:
-                self._keep(fetched)
-            else:
-                # The feed moved while we asked. Its word is newer than the store's answer.
-                fetched |= {i: self._items[i] for i in missing if i in self._items}
-            found |= fetched
+            found |= await self._ask(missing)
         return found
+
+    async def _ask(self, missing: Sequence[str]) -> dict[str, EncodedItem]:
+        changed: set[str] = set()
+        self._changed.append(changed)
+        try:
+            fetched = await self._store.fetch(missing)
+        finally:
+            # By identity: two fetches under way may have equal sets.
+            self._changed = [other for other in self._changed if other is not changed]
+        # What the feed said meanwhile is newer than the store's answer. Only for those items:
+        # during a bulk load the feed never rests, and the others must be kept all the same.
+        self._keep({i: encoded for i, encoded in fetched.items() if i not in changed})
+        return fetched | {
+            i: self._items[i] for i in changed.intersection(missing) & self._items.keys()
+        }
 
     def put(self, items: Sequence[EncodedItem]) -> None:
         """Replace what is cached of these items."""
-        self._version += 1
+        self._note({encoded.item.item_id for encoded in items})
         self._keep({encoded.item.item_id: encoded for encoded in items})
 
     def drop(self, item_ids: Sequence[str]) -> None:
         """Forget these items."""
-        self._version += 1
+        self._note(set(item_ids))
         for item_id in item_ids:
             self._items.pop(item_id, None)
+
+    def _note(self, item_ids: set[str]) -> None:
+        for changed in self._changed:
+            changed |= item_ids
 
     def _keep(self, items: dict[str, EncodedItem]) -> None:
         for item_id, encoded in items.items():

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import httpx
 import numpy as np
-from grpc import RpcError
+from grpc import RpcError, StatusCode
+from grpc.aio import AioRpcError
 from qdrant_client import AsyncQdrantClient
 from qdrant_client import models as q
 from qdrant_client.common.client_exceptions import QdrantException
-from qdrant_client.http.exceptions import ApiException
+from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from interest.errors import BadInput, ServiceUnavailable
 from interest.item import EncodedItem, ItemFilter, ItemQuery, ScoredItem
 from store.points import AVAILABLE, INDEXED, check_vectors, item_of, merge, payload_of, point_id
 
 _BATCH: Final = 256
+#: A server refuses a request of more than 32 MiB, and would for ever.
+_BATCH_BYTES: Final = 16 * 2**20
 _TIMEOUT_S: Final = 10
 
 
@@ -27,7 +30,7 @@ class QdrantItems:
 
     Args:
         url: of the server's HTTP port.
-        grpc_port: searches go there (about a third faster); 0 uses HTTP for all.
+        grpc_port: every call goes there (about a third faster); 0 uses HTTP.
         client: for tests, instead of a connection to ``url``.
     """
 
@@ -62,8 +65,9 @@ class QdrantItems:
         except (
             ApiException, QdrantException, RpcError, httpx.HTTPError, OSError, TimeoutError,
         ) as error:  # fmt: skip
+            hint = "; see INTEREST_QDRANT_API_KEY" if _is_refused(error) else ""
             raise ServiceUnavailable(
-                f"Qdrant at {self._url}, collection {self._collection}: {_in_a_line(error)}"
+                f"Qdrant at {self._url}, collection {self._collection}: {_in_a_line(error)}{hint}"
             ) from error
         except ValueError as error:
             # The client's local mode, and its own checks, raise this for a missing collection.
@@ -101,7 +105,7 @@ class QdrantItems:
                 self._collection,
                 vectors_config=q.VectorParams(size=self._dim, distance=q.Distance.DOT),
             )
-        except ApiException:
+        except (ApiException, RpcError):
             # Two workers may start at once; the other's collection is as good as ours.
             if not await self._client.collection_exists(self._collection):
                 raise
@@ -115,17 +119,21 @@ class QdrantItems:
                 )
 
     async def upsert(self, items: Sequence[EncodedItem]) -> None:
-        """Add or replace items; durable when it returns."""
+        """Add or replace items; durable when it returns.
+
+        Raises:
+            BadInput: a vector of another length, zero, or with NaN or infinity; nothing is stored.
+        """
         check_vectors(items, self._dim)
         async with self._translated():
-            for first in range(0, len(items), _BATCH):
+            for batch in _batches(items):
                 points = [
                     q.PointStruct(
                         id=point_id(encoded.item.item_id),
                         vector=encoded.vector.tolist(),
                         payload=payload_of(encoded.item),
                     )
-                    for encoded in items[first : first + _BATCH]
+                    for encoded in batch
                 ]
                 await self._client.upsert(self._collection, points, wait=True)
 
@@ -151,7 +159,11 @@ class QdrantItems:
         return found
 
     async def search(self, query: ItemQuery) -> list[ScoredItem]:
-        """Find the nearest items, best first, ties by item id."""
+        """Find the nearest items, best first, ties by item id.
+
+        Raises:
+            BadInput: the query's vectors have another length.
+        """
         if query.vectors.shape[1] != self._dim:
             raise BadInput(f"query of {query.vectors.shape[1]} dimensions, expected {self._dim}")
         requests = [
@@ -179,6 +191,23 @@ class QdrantItems:
         await self._client.close()
 
 
+def _batches(items: Sequence[EncodedItem]) -> Iterator[list[EncodedItem]]:
+    """Cut into requests of bounded points and bytes, in order."""
+    batch: list[EncodedItem] = []
+    held = 0
+    for encoded in items:
+        # Counted high: a character as JSON takes 6 bytes at most but for emoji, a number 20.
+        n_numbers = len(encoded.vector) + len(encoded.item.image_vector or ())
+        n_bytes = 6 * len(encoded.item.text) + 20 * n_numbers
+        if batch and (len(batch) == _BATCH or held + n_bytes > _BATCH_BYTES):
+            yield batch
+            batch, held = [], 0
+        batch.append(encoded)
+        held += n_bytes
+    if batch:
+        yield batch
+
+
 def _filter(where: ItemFilter, exclude: frozenset[str]) -> q.Filter:
     must: list[Any] = [
         q.FieldCondition(key=field, match=q.MatchValue(value=value))
@@ -197,5 +226,16 @@ def _filter(where: ItemFilter, exclude: frozenset[str]) -> q.Filter:
     return q.Filter(must=must, must_not=[q.HasIdCondition(has_id=ids)] if ids else None)
 
 
+def _is_refused(error: Exception) -> bool:
+    if isinstance(error, UnexpectedResponse):
+        return error.status_code in (401, 403)
+    return isinstance(error, AioRpcError) and error.code() in (
+        StatusCode.UNAUTHENTICATED,
+        StatusCode.PERMISSION_DENIED,
+    )
+
+
 def _in_a_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    # The text of a gRPC error is a dump of several lines; its details are the sentence in it.
+    text = f"{error.code().name}: {error.details()}" if isinstance(error, AioRpcError) else error
+    return " ".join(str(text).split())[:300] or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -16,6 +17,9 @@ from store.matching import matches
 #: Popular items considered at most, and looked up at once: a filter may pass over many.
 _POPULAR: Final = 5_000
 _LOOKED_UP: Final = 200
+#: Popular items change with the checkpoints; adding up the partitions for each cold user would
+#: cost milliseconds of the event loop.
+_POPULAR_FOR_S: Final = 1.0
 
 
 class StoreRecommender:
@@ -26,13 +30,21 @@ class StoreRecommender:
 
     Args:
         items_for: gives the item store of a live model.
+        monotonic_s: seconds from any origin; popular items are read again after one.
     """
 
     def __init__(
-        self, vectors: UserVectorStore, items_for: Callable[[LiveModel], ItemStore]
+        self,
+        vectors: UserVectorStore,
+        items_for: Callable[[LiveModel], ItemStore],
+        *,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._vectors = vectors
         self._items_for = items_for
+        self._monotonic_s = monotonic_s
+        self._ranking: list[tuple[str, float]] = []
+        self._ranking_until_s = float("-inf")
 
     async def _live(self) -> LiveModel:
         live = await self._vectors.live_model()
@@ -86,7 +98,7 @@ class StoreRecommender:
     async def _popular(
         self, items: ItemStore, k: int, seen: frozenset[str], where: ItemFilter
     ) -> list[ScoredItem]:
-        ranked = [(i, s) for i, s in await self._vectors.fetch_popular(_POPULAR) if i not in seen]
+        ranked = [(i, s) for i, s in await self._popular_ranking() if i not in seen]
         # Scores are log2 of decayed counts; shown relative to the most popular, from 1 down.
         best = ranked[0][1] if ranked else 0.0
         found: list[ScoredItem] = []
@@ -101,6 +113,12 @@ class StoreRecommender:
             if len(found) >= k:
                 break
         return found[:k]
+
+    async def _popular_ranking(self) -> list[tuple[str, float]]:
+        if self._monotonic_s() >= self._ranking_until_s:
+            self._ranking = await self._vectors.fetch_popular(_POPULAR)
+            self._ranking_until_s = self._monotonic_s() + _POPULAR_FOR_S
+        return self._ranking
 
     async def similar(
         self, item_id: str, k: int, *, where: ItemFilter = ANY_ITEM

@@ -7,20 +7,22 @@ successor, however late it wakes.
 from __future__ import annotations
 
 import hashlib
+import math
 import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, cast
 
 import msgspec
-import numpy as np
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import AuthenticationError, NoScriptError, RedisError
 
 from interest.bundle import LiveModel
 from interest.errors import BadInput, CorruptRecord, ServiceUnavailable
 from interest.ports import RecentBehaviour, UserState, VectorUpdate
 from interest.vector import (
+    HEADER_BYTES,
+    MAGIC,
     TOKEN_OFFSET,
     Token,
     VectorHead,
@@ -32,11 +34,14 @@ from interest.vector import (
 _TOKEN: Final = struct.Struct("<IIQ")
 _RECENT_FIELD: Final = "recent"
 _TIMEOUT_S: Final = 5.0
+#: More calls than this at once wait for a connection, as long as for an answer.
+_CONNECTIONS: Final = 64
 _READ: Final = 500
 
 # Tokens are little-endian (era u32, generation u32, revision u64). A Lua number is a double, exact
 # to 2^53, so the revision is compared in halves; and as numbers, since Lua compares strings by the
-# server's locale.
+# server's locale. What has not our magic is damaged and holds no token: its bytes could outrank
+# every true one for ever. PERSIST, since HSET leaves the expiry of an earlier setting in place.
 _UPSERT: Final = """
 local function newer(a, i, b, j)
   local era_a, generation_a, low_a, high_a = struct.unpack('<I4I4I4I4', string.sub(a, i, i + 15))
@@ -47,7 +52,8 @@ local function newer(a, i, b, j)
   return low_a > low_b
 end
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
-if stored and #stored >= 32 and newer(stored, 17, ARGV[2], 17) then
+if stored and #stored >= 64 and string.sub(stored, 1, 3) == 'IUV'
+    and newer(stored, 17, ARGV[2], 17) then
   return string.sub(stored, 17, 32)
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
@@ -55,7 +61,11 @@ local recent = redis.call('HGET', KEYS[1], 'recent')
 if not recent or #recent < 16 or not newer(recent, 1, ARGV[3], 1) then
   redis.call('HSET', KEYS[1], 'recent', ARGV[3])
 end
-if ARGV[4] ~= '0' then redis.call('EXPIRE', KEYS[1], ARGV[4]) end
+if ARGV[4] == '0' then
+  redis.call('PERSIST', KEYS[1])
+else
+  redis.call('EXPIRE', KEYS[1], ARGV[4])
+end
 return false
 """
 _UPSERT_SHA: Final = hashlib.sha1(_UPSERT.encode(), usedforsecurity=False).hexdigest()
@@ -81,16 +91,29 @@ class RedisUserVectors:
 
     def __init__(self, url: str, *, prefix: str = "interest:", ttl_s: int = 0) -> None:
         try:
-            self._redis: Redis = Redis.from_url(
-                url, socket_timeout=_TIMEOUT_S, socket_connect_timeout=_TIMEOUT_S
+            pool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=_CONNECTIONS,
+                timeout=_TIMEOUT_S,
+                socket_timeout=_TIMEOUT_S,
+                socket_connect_timeout=_TIMEOUT_S,
             )
-        except ValueError as error:
-            raise BadInput(f"Redis URL {url!r}: {error}; see INTEREST_REDIS_URL") from error
+        except ValueError:
+            # Neither the URL nor the parser's words (nor its traceback): a password may be in both.
+            raise BadInput(
+                "INTEREST_REDIS_URL is no Redis URL: redis://, rediss:// or unix://, special "
+                "characters of a password percent-encoded"
+            ) from None
+        self._redis: Redis = Redis.from_pool(pool)
         self._prefix = prefix
         self._ttl_s = ttl_s
 
     def user_key(self, user_id: str) -> str:
-        """Name a user's hash. Everything of a user is in one key, so any cluster slot will do."""
+        """Name a user's hash.
+
+        Everything of a user is in one key, so that the script needs no hash tag, whatever braces
+        an id holds: they decide on a cluster's slot and on nothing else.
+        """
         return f"{self._prefix}user:{user_id}"
 
     @asynccontextmanager
@@ -160,14 +183,17 @@ class RedisUserVectors:
             if raw is None:
                 states.append(None)
                 continue
-            vector = vector_from_bytes(raw, user_id, model_id)
-            states.append(UserState(vector, _read_recent(recent) if recent else ()))
+            try:
+                vector = vector_from_bytes(raw, user_id, model_id)
+                states.append(UserState(vector, _read_recent(recent) if recent else ()))
+            except BadInput as error:  # numbers that are no unit vector are as damaged as others
+                raise CorruptRecord(f"user {user_id!r}, model {model_id}: {error}") from error
         return states
 
     async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
-        """Read tokens and encode times alone."""
+        """Read tokens and encode times alone; a damaged record counts as none: write it again."""
         return [
-            None if raw is None else head_from_bytes(raw)
+            head_from_bytes(raw) if raw is not None and _has_head(raw) else None
             for (raw,) in await self._fields(user_ids, [model_id])
         ]
 
@@ -199,22 +225,26 @@ class RedisUserVectors:
 
     async def publish_popular(self, partition: int, scores: Mapping[str, float]) -> None:
         """Replace the popular items of one partition, the best 1,000 of them."""
-        best = dict(sorted(scores.items(), key=lambda entry: -entry[1])[:_POPULAR_ITEMS])
+        best = dict(_ranked(scores)[:_POPULAR_ITEMS])
         async with self._translated():
             await self._redis.hset(
                 f"{self._prefix}popular", str(partition), msgspec.msgpack.encode(best)
             )
 
     async def fetch_popular(self, k: int) -> list[tuple[str, float]]:
-        """Add up the partitions (log-sum-exp, base 2); give the best ``k``, ties by item id."""
+        """Add up the partitions (log-sum-exp, base 2); give the best ``k``, ties by item id.
+
+        Raises:
+            CorruptRecord: somebody else wrote the field.
+        """
         async with self._translated():
             partitions = await self._redis.hgetall(f"{self._prefix}popular")
         total: dict[str, float] = {}
         for raw in partitions.values():
-            for item_id, score in _scores_decoder.decode(cast(bytes, raw)).items():
-                held = total.get(item_id, -np.inf)
-                total[item_id] = float(np.logaddexp2(held, score))
-        return sorted(total.items(), key=lambda entry: (-entry[1], entry[0]))[:k]
+            for item_id, score in _read_scores(cast(bytes, raw)).items():
+                held = total.get(item_id)
+                total[item_id] = score if held is None else _log2_sum(held, score)
+        return _ranked(total)[:k]
 
     async def close(self) -> None:
         """Give the connections back."""
@@ -226,3 +256,24 @@ def _read_recent(raw: bytes) -> tuple[RecentBehaviour, ...]:
         return _recent_decoder.decode(raw[_TOKEN.size :])
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise CorruptRecord(f"recent behaviours of {len(raw)} bytes: {error}") from error
+
+
+def _has_head(raw: bytes) -> bool:
+    """Tell what the script tells; a later format of ours counts, so that it is not overwritten."""
+    return len(raw) >= HEADER_BYTES and raw.startswith(MAGIC[:3])
+
+
+def _read_scores(raw: bytes) -> dict[str, float]:
+    try:
+        return _scores_decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise CorruptRecord(f"popular items of {len(raw)} bytes: {error}") from error
+
+
+def _log2_sum(a: float, b: float) -> float:
+    """Give log2(2^a + 2^b) without leaving the range of a float."""
+    return max(a, b) + math.log2(1 + 2.0 ** -abs(a - b))
+
+
+def _ranked(scores: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))

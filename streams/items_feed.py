@@ -66,6 +66,21 @@ class ItemsFeed:
         self.known: dict[str, KnownItem] = {}
         self.caught_up = asyncio.Event()
         self._positions: dict[TopicPartition, int] = {}
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def behind(self) -> int:
+        """Count the announcements that are not applied here yet.
+
+        Raises:
+            KafkaError: the broker does not answer.
+        """
+        consumer = self._consumer
+        if consumer is None:
+            return 1  # not connected: what is there is not known
+        partitions = list(consumer.assignment())
+        ends = await consumer.end_offsets(partitions)
+        starts = await consumer.beginning_offsets(partitions)
+        return sum(max(0, ends[tp] - self._positions.get(tp, starts[tp])) for tp in partitions)
 
     async def run(self) -> None:
         """Follow the feed until cancelled; a broker that is away is waited for."""
@@ -100,6 +115,7 @@ class ItemsFeed:
             ends = await consumer.end_offsets(partitions)
             starts = await consumer.beginning_offsets(partitions)
             waiting = {tp for tp in partitions if ends[tp] > starts[tp]}
+            self._consumer = consumer
             while True:
                 waiting = {tp for tp in waiting if await consumer.position(tp) < ends[tp]}
                 if not waiting:
@@ -109,6 +125,7 @@ class ItemsFeed:
                     await self._apply(records)
                     self._positions[tp] = records[-1].offset + 1
         finally:
+            self._consumer = None
             await consumer.stop()
 
     async def _apply(self, records: Sequence[Any]) -> None:

@@ -276,7 +276,13 @@ class Worker:
 
     async def idle(self) -> bool:
         """Tell whether everything published so far is read and its vectors are readable."""
-        return not (sum((await self.lag()).values()) or len(self.dirty) or self._holders.pending)
+        # In the order in which work flows: what is passed on is seen in the next place.
+        return not (
+            sum((await self.lag()).values())
+            or await self.feed.behind()
+            or self._holders.pending
+            or len(self.dirty)
+        )
 
     async def _watch_lag(self) -> None:
         while True:

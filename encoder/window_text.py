@@ -52,7 +52,7 @@ class TextUserEncoder:
         return self._text_encoder.encode([self.text_of(window, items) for window in windows])
 
     def text_of(self, window: BehaviourWindow, items: Mapping[str, EncodedItem]) -> str:
-        """Write a window as type, title and review or query text, newest first.
+        """Write a window as lines of ``type: title — review or query text``, newest first.
 
         Empty where no behaviour that pulls is known. An event of which neither item nor text
         is known is left out: its type alone says nothing.
@@ -65,7 +65,7 @@ class TextUserEncoder:
             if event.text:
                 said.append(event.text)
             if said:
-                lines.append(" ".join([event.type.value, *said]))
+                lines.append(f"{event.type.value}: {' — '.join(said)}")
                 has_pull = has_pull or weight > 0
-        # A full stop and a line each: no tag or entity can span two of them.
+        # The full stop outlasts the text preparation, which makes one line of them all.
         return ".\n".join(lines) if has_pull else ""

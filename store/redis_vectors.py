@@ -6,7 +6,6 @@ successor, however late it wakes.
 
 from __future__ import annotations
 
-import hashlib
 import math
 import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from interest.vector import (
     vector_from_bytes,
     vector_to_bytes,
 )
+from store.upsert_script import UPSERT, UPSERT_SHA
 
 _TOKEN: Final = struct.Struct("<IIQ")
 _RECENT_FIELD: Final = "recent"
@@ -37,38 +37,6 @@ _TIMEOUT_S: Final = 5.0
 #: More calls than this at once wait for a connection, as long as for an answer.
 _CONNECTIONS: Final = 64
 _READ: Final = 500
-
-# Tokens are little-endian (era u32, generation u32, revision u64). A Lua number is a double, exact
-# to 2^53, so the revision is compared in halves; and as numbers, since Lua compares strings by the
-# server's locale. What has not our magic is damaged and holds no token: its bytes could outrank
-# every true one for ever. PERSIST, since HSET leaves the expiry of an earlier setting in place.
-_UPSERT: Final = """
-local function newer(a, i, b, j)
-  local era_a, generation_a, low_a, high_a = struct.unpack('<I4I4I4I4', string.sub(a, i, i + 15))
-  local era_b, generation_b, low_b, high_b = struct.unpack('<I4I4I4I4', string.sub(b, j, j + 15))
-  if era_a ~= era_b then return era_a > era_b end
-  if generation_a ~= generation_b then return generation_a > generation_b end
-  if high_a ~= high_b then return high_a > high_b end
-  return low_a > low_b
-end
-local stored = redis.call('HGET', KEYS[1], ARGV[1])
-if stored and #stored >= 64 and string.sub(stored, 1, 3) == 'IUV'
-    and newer(stored, 17, ARGV[2], 17) then
-  return string.sub(stored, 17, 32)
-end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-local recent = redis.call('HGET', KEYS[1], 'recent')
-if not recent or #recent < 16 or not newer(recent, 1, ARGV[3], 1) then
-  redis.call('HSET', KEYS[1], 'recent', ARGV[3])
-end
-if ARGV[4] == '0' then
-  redis.call('PERSIST', KEYS[1])
-else
-  redis.call('EXPIRE', KEYS[1], ARGV[4])
-end
-return false
-"""
-_UPSERT_SHA: Final = hashlib.sha1(_UPSERT.encode(), usedforsecurity=False).hexdigest()
 _POPULAR_ITEMS: Final = 1_000
 
 _recent_encoder = msgspec.msgpack.Encoder()
@@ -142,7 +110,7 @@ class RedisUserVectors:
                 answers = await self._run_upserts(updates)
             except NoScriptError:
                 # Redis was restarted, or its scripts were flushed.
-                await self._redis.script_load(_UPSERT)
+                await self._redis.script_load(UPSERT)
                 answers = await self._run_upserts(updates)
         return [None if answer is None else Token(*_TOKEN.unpack(answer)) for answer in answers]
 
@@ -154,7 +122,7 @@ class RedisUserVectors:
                 update.recent
             )
             pipeline.evalsha(
-                _UPSERT_SHA,
+                UPSERT_SHA,
                 1,
                 self.user_key(update.vector.user_id),
                 update.vector.model_id,

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from interest_cli.owner import redis_program
 
@@ -36,9 +38,15 @@ class RedisServer:
 
     @property
     def client(self) -> redis.Redis:
-        return redis.Redis(unix_socket_path=str(self._socket), password=self.password or None)
+        # Without the retries of the synchronous client: they would wait for what is tested here.
+        return redis.Redis(
+            unix_socket_path=str(self._socket),
+            password=self.password or None,
+            retry=Retry(NoBackoff(), 0),
+        )
 
-    def start(self) -> None:
+    def start(self, *, loaded: bool = True) -> None:
+        """Start and wait: until the server has its data, or only until it answers."""
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stdout=log, stderr=log)
         deadline = time.monotonic() + _READY_S
@@ -48,7 +56,9 @@ class RedisServer:
                 client.ping()
                 client.close()
                 return
-            except redis.ConnectionError:
+            except redis.ConnectionError as error:
+                if not loaded and isinstance(error, redis.exceptions.BusyLoadingError):
+                    return
                 if self.process.poll() is not None or time.monotonic() > deadline:
                     pytest.fail(f"redis-server did not start: {self._log.read_text()}")
                 time.sleep(0.01)

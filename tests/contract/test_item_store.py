@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import sys
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,11 +17,14 @@ from interest.errors import BadInput, ServiceUnavailable
 from interest.item import EncodedItem, Item, ItemFilter, ItemQuery, unit
 from interest.ports import ItemStore
 from store.embedded_items import EmbeddedItems
-from store.matching import matches
+from store.matching import best_scores, matches
 from store.qdrant_items import QdrantItems
 
 # The client's stand-in says that it has no payload indexes; the server has.
-pytestmark = pytest.mark.filterwarnings("ignore:Payload indexes have no effect")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Payload indexes have no effect"),
+    pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection"),
+]
 
 DIM = 8
 RNG = np.random.default_rng(7)
@@ -42,7 +47,7 @@ ITEMS = [
 ]
 
 
-@pytest.fixture(params=["embedded", "client", "server"])
+@pytest.fixture(params=["embedded", "client", "server", "server over gRPC"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ItemStore]:
     made: ItemStore
     client: AsyncQdrantClient | None = None
@@ -58,7 +63,12 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             pytest.skip("no Qdrant server: set QDRANT_URL")
         key = os.environ.get("QDRANT_API_KEY", "")
         client = AsyncQdrantClient(url, api_key=key or None)
-        made = QdrantItems(url, collection, DIM, api_key=key)
+        grpc_port = 0
+        if request.param == "server over gRPC":
+            if "QDRANT_GRPC_PORT" not in os.environ:
+                pytest.skip("no gRPC port of a Qdrant server: set QDRANT_GRPC_PORT")
+            grpc_port = int(os.environ["QDRANT_GRPC_PORT"])
+        made = QdrantItems(url, collection, DIM, api_key=key, grpc_port=grpc_port)
     await made.open()
     await made.upsert(ITEMS)
     yield made
@@ -75,7 +85,7 @@ def query(row: int = 0, **fields: object) -> ItemQuery:
 
 def expected(asked: ItemQuery) -> list[tuple[str, float]]:
     """The exhaustive answer."""
-    scores = (VECTORS @ asked.vectors.T).max(axis=1)
+    scores = best_scores(asked.vectors, VECTORS)
     kept = [
         (e.item.item_id, float(scores[i]))
         for i, e in enumerate(ITEMS)
@@ -146,6 +156,17 @@ async def test_an_upsert_replaces_and_a_removal_removes(store: ItemStore) -> Non
     assert await store.count() == len(ITEMS) - 1
 
 
+async def test_searches_and_writes_go_on_side_by_side(store: ItemStore) -> None:
+    wanted = {item_id for item_id, _ in expected(query())}
+    writes = [store.upsert([e]) for e in ITEMS * 3]
+    reads = [store.search(query()) for _ in range(60)]
+    answers = await asyncio.gather(*reads, *writes)
+    for answer in answers[: len(reads)]:
+        assert answer is not None
+        assert {s.item.item_id for s in answer} == wanted
+    assert await store.count() == len(ITEMS)
+
+
 async def test_opening_again_changes_nothing(store: ItemStore) -> None:
     await store.open()
     await store.ping()
@@ -209,3 +230,45 @@ async def test_a_server_that_is_away_is_one_clear_line() -> None:
 async def test_an_engine_that_is_not_open_says_so(tmp_path: Path) -> None:
     with pytest.raises(ServiceUnavailable, match="not open"):
         await EmbeddedItems(tmp_path, DIM).search(query())
+
+
+async def test_a_closed_engine_says_so(tmp_path: Path) -> None:
+    store = EmbeddedItems(tmp_path / "items", DIM)
+    await store.open()
+    shard = store.shard
+    await store.close()
+    await store.close()
+    store._shard = shard  # as a search that began before the end has it
+    with pytest.raises(ServiceUnavailable, match="item index"):
+        await store.search(query())
+
+
+async def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    store = EmbeddedItems(tmp_path / "file" / "items", DIM)
+    with pytest.raises(ServiceUnavailable, match="item index"):
+        await store.open()
+    await store.close()
+
+
+async def test_without_the_extra_the_engine_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "qdrant_edge", None)
+    store = EmbeddedItems(tmp_path / "items", DIM)
+    with pytest.raises(ServiceUnavailable, match=r"interest-updater\[embedded\]"):
+        await store.open()
+    await store.close()
+
+
+async def test_no_write_builds_a_graph(tmp_path: Path) -> None:
+    """The engine's own optimiser keeps the interpreter's lock for seconds: never call it."""
+    n, dim = 10_000, 512  # 20 MB; it builds no graph below 10
+    vectors = unit(np.random.default_rng(0).normal(size=(n, dim)))
+    items = [EncodedItem(item=Item(item_id=str(i), title="t"), vector=vectors[i]) for i in range(n)]
+    store = EmbeddedItems(tmp_path / "items", dim)
+    await store.open()
+    await store.upsert(items)
+    assert await store.count() == n
+    assert store.shard.info().indexed_vectors_count == 0
+    await store.close()

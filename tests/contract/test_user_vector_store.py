@@ -13,6 +13,8 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from interest.bundle import LiveModel
 from interest.errors import BadInput, CorruptRecord, ServiceUnavailable
@@ -97,6 +99,34 @@ async def test_the_highest_token_stays_whatever_the_order_of_writes(
     order = np.random.default_rng(seed).permutation(len(TOKENS))
     await asyncio.gather(*(store.upsert([update(token=TOKENS[i])]) for i in order))
     assert await store.fetch_heads(["u"], MODEL) == [(max(TOKENS), 2_000)]
+
+
+tokens = st.builds(
+    Token,
+    st.sampled_from([0, 1, 255, 256, 2**31, 2**32 - 1]),
+    st.integers(0, 2**32 - 1) | st.sampled_from([0, 1, 256]),
+    st.integers(0, 2**64 - 1) | st.sampled_from([0, 2**53, 2**53 + 1, 2**64 - 1]),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(order=st.lists(tokens, min_size=1, max_size=8).flatmap(st.permutations))
+def test_each_write_is_refused_by_the_highest_before_it_and_by_nothing_else(
+    redis_server: RedisServer, order: list[Token]
+) -> None:
+    async def write() -> None:
+        store = RedisUserVectors(redis_server.url, prefix=f"{uuid.uuid4().hex}:")
+        for i, token in enumerate(order):
+            highest = max(order[: i + 1])
+            refused_by = None if token == highest else highest
+            assert await store.upsert([update(token=token)]) == [refused_by]
+        [state] = await store.fetch(["u"], MODEL)
+        assert state is not None
+        assert state.vector.token == max(order)
+        assert state.recent[0].item_id == f"item-{max(order).revision}"
+        await store.close()
+
+    asyncio.run(write())
 
 
 async def test_the_order_of_tokens_does_not_depend_on_the_servers_locale(

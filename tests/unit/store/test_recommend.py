@@ -12,7 +12,7 @@ from interest.bundle import LiveModel
 from interest.errors import CorruptRecord, ServiceUnavailable
 from interest.event import EventType
 from interest.item import EncodedItem, Item, ItemFilter, unit
-from interest.ports import RecentBehaviour, UserState
+from interest.ports import ItemStore, RecentBehaviour, UserState
 from interest.vector import Token, UserVector
 from store.embedded_items import EmbeddedItems
 from store.recommend import StoreRecommender
@@ -25,9 +25,10 @@ VECTORS = unit(np.random.default_rng(3).normal(size=(20, 4)))
 class Users(Vectors):
     """Users, a live model and popular items, given by the test."""
 
-    def __init__(self) -> None:
+    def __init__(self, dim: int = LIVE.dim) -> None:
         super().__init__()
-        self.live: LiveModel | None = LIVE
+        self.live: LiveModel | None = LiveModel(model_id="m", collection="items-m", dim=dim)
+        self.n_rankings = 0
         self.users: dict[str, UserState] = {}
         self.ranking: list[tuple[str, float]] = []
 
@@ -35,10 +36,12 @@ class Users(Vectors):
         return self.live
 
     async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
-        assert model_id == LIVE.model_id
+        assert self.live is not None
+        assert model_id == self.live.model_id
         return [self.users.get(user_id) for user_id in user_ids]
 
     async def fetch_popular(self, k: int) -> list[tuple[str, float]]:
+        self.n_rankings += 1
         return self.ranking[:k]
 
     def add(self, user_id: str, rows: np.ndarray, *seen: str) -> None:
@@ -102,6 +105,39 @@ async def test_a_filter_reaches_past_the_most_popular(
     users.ranking = [(f"x{n}", 100.0 - n / 100) for n in range(500)] + [("i2", 1.0), ("i3", 0.5)]
     found = await recommender.recommend("new", 5, where=ItemFilter(category="even"))
     assert [s.item.item_id for s in found.items] == ["i2"]
+
+
+async def test_the_popular_items_are_added_up_once_a_second_for_all_cold_users(
+    users: Users, recommender: StoreRecommender
+) -> None:
+    now_s = 100.0
+    clocked = StoreRecommender(users, recommender._items_for, monotonic_s=lambda: now_s)
+    users.ranking = [("i1", 2.0)]
+    for user_id in "abc":
+        assert len((await clocked.recommend(user_id, 3)).items) == 1
+    users.ranking = [("i1", 2.0), ("i2", 1.0)]
+    now_s += 0.9
+    assert len((await clocked.recommend("d", 3)).items) == 1
+    assert users.n_rankings == 1
+    now_s += 0.2
+    assert len((await clocked.recommend("e", 3)).items) == 2
+
+
+async def test_a_flip_of_the_live_pointer_is_followed_at_once_and_mixes_no_spaces(
+    users: Users, recommender: StoreRecommender
+) -> None:
+    asked: list[LiveModel] = []
+
+    def items_for(live: LiveModel) -> ItemStore:
+        asked.append(live)
+        return recommender._items_for(live)
+
+    follower = StoreRecommender(users, items_for)
+    users.add("u", VECTORS[3:4])
+    assert (await follower.recommend("u", 1)).model_id == "m"
+    users.live = LiveModel(model_id="next", collection="items-next", dim=4)
+    assert (await follower.recommend("u", 1)).model_id == "next"
+    assert asked == [LIVE, users.live], "the record's model and the collection come together"
 
 
 async def test_similar_items_leave_out_the_item_itself(recommender: StoreRecommender) -> None:

@@ -1,0 +1,112 @@
+"""Freshness: an event is sent → its user's vector, read from Redis by another process, shows it.
+
+    python -m benchmarks freshness [--seconds 5] [--repeats 3] [--low 50]
+
+The worker is `interest worker` in a process of its own, with the default bundle (MiniLM, decay),
+10,000 users whose windows are full, and a real Redis. This process sends, and polls Redis for a
+sample of the events. The clock starts before the event is handed to the producer, so its way to
+the broker counts too. The maximum is the rate of vectors while the worker drains a flood until all
+are readable; in a flood events of one user share a vector, so the rate of events is higher. The
+high rate is half of the maximum.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import statistics
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+
+from benchmarks.freshness_rig import Rig, open_rig
+from benchmarks.results import Measurement, Report, Target, at_most
+from benchmarks.servers import BROKERS, Servers, Unavailable, servers
+
+NAME: Final = "freshness"
+_FLOOD: Final = 40_000
+_QUANTILES: Final = {"p50": 50.0, "p95": 95.0, "p99": 99.0, "max": 100.0}
+
+
+def run(arguments: Sequence[str]) -> Report:
+    """Measure over every broker."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks {NAME}", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("--seconds", type=float, default=5.0, help="of one paced run")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--low", type=float, default=50.0, help="the low rate, events/s")
+    parser.add_argument("--brokers", nargs="+", choices=BROKERS, default=BROKERS)
+    options = parser.parse_args(arguments)
+    measurements: list[Measurement] = []
+    targets: list[Target] = []
+    for broker in options.brokers:
+        try:
+            with servers(broker) as running:
+                rows = asyncio.run(_measure(running, options))
+        except Unavailable as error:
+            measurements.append(
+                Measurement(
+                    benchmark=NAME, subject=broker, name="freshness", unit="ms", skipped=str(error)
+                )
+            )
+            continue
+        measurements += rows
+        if broker == "kafka":
+            half = {row.name: row.value for row in rows if row.subject.endswith("half load")}
+            targets = [
+                *at_most(NAME, "p50 at half load, Apache Kafka", half["p50"], "ms", 10),
+                *at_most(NAME, "p99 at half load, Apache Kafka", half["p99"], "ms", 50),
+            ]
+    return Report(tuple(measurements), tuple(targets))
+
+
+async def _measure(running: Servers, options: argparse.Namespace) -> list[Measurement]:
+    async with open_rig(running) as rig:
+        _note(running.broker, "warming up")
+        await rig.flood(_FLOOD)
+        floods = [await rig.flood(_FLOOD) for _ in range(options.repeats)]
+        maximum = statistics.median(flood.vectors_per_s for flood in floods)
+        rows = [
+            _row(running.broker, "flood", "events", "events/s", [f.events_per_s for f in floods]),
+            _row(
+                running.broker, "flood", "vectors", "vectors/s", [f.vectors_per_s for f in floods]
+            ),
+        ]
+        for load, rate in (("low load", options.low), ("half load", maximum / 2)):
+            _note(running.broker, f"{load}, {rate:,.0f} events/s")
+            rows += await _paced(rig, running.broker, load, rate, options)
+    return rows
+
+
+async def _paced(
+    rig: Rig, broker: str, load: str, rate: float, options: argparse.Namespace
+) -> list[Measurement]:
+    taken = [await rig.paced(rate, options.seconds) for _ in range(options.repeats)]
+    subject = f"{broker}: {load}"
+    rows = [
+        _row(broker, load, name, "ms", [float(np.percentile(ms, q)) for ms in taken])
+        for name, q in _QUANTILES.items()
+    ]
+    sent = Measurement(benchmark=NAME, subject=subject, name="rate", unit="events/s", value=rate)
+    samples = len(list(itertools.chain.from_iterable(taken)))
+    _note(broker, f"{load}: {samples} samples")
+    return [sent, *rows]
+
+
+def _row(broker: str, load: str, name: str, unit: str, values: Sequence[float]) -> Measurement:
+    return Measurement(
+        benchmark=NAME,
+        subject=f"{broker}: {load}",
+        name=name,
+        unit=unit,
+        value=statistics.median(values),
+        runs=tuple(values),
+    )
+
+
+def _note(broker: str, what: str) -> None:
+    print(f"{NAME}: {broker}, {what}", file=sys.stderr)

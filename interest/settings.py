@@ -57,6 +57,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     qdrant_url: Annotated[
         str, Meta(description="Qdrant server of the items; empty: an engine in each process.")
     ] = ""
+    qdrant_grpc_port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65_535,
+            description="gRPC port of that server, usually 6334, for faster answers; 0 uses HTTP.",
+        ),
+    ] = 0
     qdrant_api_key: Annotated[str, Meta(description="API key of the Qdrant server.")] = ""
     text_model: Annotated[
         str,

@@ -44,7 +44,11 @@ def item_store(settings: Settings, live: LiveModel, folder: Path) -> ItemStore:
     """
     if settings.qdrant_url:
         return QdrantItems(
-            settings.qdrant_url, live.collection, live.dim, api_key=settings.qdrant_api_key
+            settings.qdrant_url,
+            live.collection,
+            live.dim,
+            api_key=settings.qdrant_api_key,
+            grpc_port=settings.qdrant_grpc_port,
         )
     return EmbeddedItems(folder / live.collection, live.dim)
 

@@ -25,7 +25,8 @@ BENCHMARKS: Final = {
 
 def main(arguments: list[str]) -> int:
     """Run one or all; exit code 2 for a name that is none."""
-    out = Console(highlight=False, soft_wrap=True)
+    # Where there is no terminal, rich would fold the table into 80 columns.
+    out = Console(highlight=False, width=None if sys.stdout.isatty() else 110)
     if arguments and arguments[0] in {"-h", "--help"}:
         out.print((__doc__ or "") + "\nNames: " + ", ".join(BENCHMARKS), markup=False)
         return 0
@@ -54,7 +55,7 @@ def _show(out: Console, name: str, results: Results) -> None:
         if row.value is None:
             table.add_row(row.subject, row.name, f"skipped: {row.skipped}", "", "", "")
             continue
-        ratio = f"{row.ratio:.2f} × {row.ratio_to}" if row.ratio is not None else ""
+        ratio = f"{row.ratio:.2f} × {row.ratio_to}".rstrip() if row.ratio is not None else ""
         spread = f"{len(row.runs)}: {_number(min(row.runs))}–{_number(max(row.runs))}" if (
             len(row.runs) > 1
         ) else ""  # fmt: skip

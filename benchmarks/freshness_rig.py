@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import os
 import random
-import subprocess
-import sys
-import tempfile
 import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from typing import Final, NamedTuple
 
 import msgspec
-from aiokafka import AIOKafkaConsumer
 from confluent_kafka import Producer
 
 from benchmarks.event_log import N_ITEMS, N_USERS, T0_MS, Message, full_windows, send
 from benchmarks.servers import Servers
+from benchmarks.worker_process import ready, worker_process
 from interest import metrics as m
 from interest.item import Item, encode_item
 from interest.partition import partition_of
@@ -35,7 +30,6 @@ from streams.publish import Outgoing, publish
 from streams.topics import TopicNames, ensure_topics
 from tests.servers import free_port
 
-_READY_S: Final = 120.0
 _DRAIN_S: Final = 120.0
 _TICK_S: Final = 0.001
 #: Events that are looked for, a second: reading more would load the machine that is measured.
@@ -183,8 +177,8 @@ async def open_rig(servers: Servers) -> AsyncIterator[Rig]:
     await ensure_topics(settings)
     send(settings.kafka_bootstrap, _windows(settings))
     await publish(settings, "items", _items())
-    with _worker(settings) as process:
-        await _ready(settings, process)
+    with worker_process(settings) as process:
+        await ready(settings, process)
         vectors = user_vectors(settings)
         live = await vectors.live_model()
         await vectors.close()
@@ -194,26 +188,6 @@ async def open_rig(servers: Servers) -> AsyncIterator[Rig]:
             yield rig
         finally:
             await rig.close()
-
-
-@contextmanager
-def _worker(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `interest worker` for the length of the block."""
-    with tempfile.TemporaryFile(prefix="bench-freshness-") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from interest_cli.main import main; main()", "worker"],
-            env={**os.environ, **_environment(settings)},
-            stdout=log,
-            stderr=subprocess.STDOUT,
-        )
-        try:
-            yield process
-        except RuntimeError as error:
-            log.seek(0)
-            raise RuntimeError(f"{error}\n{log.read().decode()[-2000:]}") from error
-        finally:
-            process.terminate()
-            process.wait()
 
 
 def _user(number: int) -> str:
@@ -234,41 +208,3 @@ def _items() -> Iterable[Outgoing]:
     for i, item in enumerate(itertools.islice(sample, N_ITEMS)):
         named = msgspec.structs.replace(item, item_id=f"item-{i:05d}")
         yield Outgoing(encode_item(named), named.item_id)
-
-
-def _environment(settings: Settings) -> dict[str, str]:
-    return {
-        f"INTEREST_{name.upper()}": str(getattr(settings, name))
-        for name in (
-            "kafka_bootstrap", "redis_url", "redis_prefix", "topic_prefix", "group_id",
-            "partitions", "session_timeout_s", "fetch_max_wait_ms", "worker_port",
-        )
-    }  # fmt: skip
-
-
-async def _ready(settings: Settings, process: subprocess.Popen[bytes]) -> None:
-    """Wait until the worker reads events and has encoded the catalogue."""
-    deadline = time.monotonic() + _READY_S
-    consumer = AIOKafkaConsumer(
-        TopicNames.of(settings).items_encoded, bootstrap_servers=settings.kafka_bootstrap
-    )
-    await consumer.start()
-    try:
-        while True:
-            ends = await consumer.end_offsets(consumer.assignment())
-            if sum(ends.values()) >= N_ITEMS and await asyncio.to_thread(_answers, settings):
-                return
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError("the worker is not ready")
-            await asyncio.sleep(0.1)
-    finally:
-        await consumer.stop()
-
-
-def _answers(settings: Settings) -> bool:
-    url = f"http://127.0.0.1:{settings.worker_port}/readyz"
-    try:
-        with urllib.request.urlopen(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False

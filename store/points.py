@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -24,11 +24,19 @@ INDEXED: Final[Mapping[str, str]] = {
 #: What ``availability`` says of an item that can be recommended. A word, since the bindings of
 #: the engine in process (0.9) turn a bool in a condition into a number that matches nothing.
 AVAILABLE: Final = "available"
+_WIDEST_TIE: Final = 1_000
 
 
 def point_id(item_id: str) -> str:
-    """Give the id of an item's point: UUID version 5, since Qdrant takes no free text."""
-    return str(uuid.uuid5(_NAMESPACE, item_id))
+    """Give the id of an item's point: UUID version 5, since Qdrant takes no free text.
+
+    Raises:
+        BadInput: the id is no Unicode text (a shell's argument may hold any bytes).
+    """
+    try:
+        return str(uuid.uuid5(_NAMESPACE, item_id))
+    except UnicodeEncodeError as error:
+        raise BadInput(f"item id {item_id!r} is no valid Unicode text") from error
 
 
 def payload_of(item: Item) -> dict[str, Any]:
@@ -63,6 +71,21 @@ def check_vectors(items: Iterable[EncodedItem], dim: int) -> None:
             raise BadInput(f"item {encoded.item.item_id}: {vector.shape}, expected ({dim},)")
         if not np.isfinite(vector).all() or not vector.any():
             raise BadInput(f"item {encoded.item.item_id}: its vector is zero or not finite")
+
+
+def next_limit(scores: Iterable[Sequence[float]], limit: int, k: int) -> int | None:
+    """Tell with which limit to ask again, so that the item id decides a tie at place ``k``.
+
+    An engine cuts among equal scores as it likes, and otherwise in every process: items of one
+    title have one vector. None where no answer is cut within a tie, or the tie is too wide.
+
+    Args:
+        scores: of each answer, best first.
+        limit: what the answers were cut at, at least ``k + 1``.
+    """
+    cut = any(len(answer) >= limit and answer[-1] == answer[k - 1] for answer in scores)
+    widest = k + _WIDEST_TIE
+    return min(4 * limit, widest) if cut and limit < widest else None
 
 
 def merge(answers: Iterable[Iterable[tuple[Item, float]]], query: ItemQuery) -> list[ScoredItem]:

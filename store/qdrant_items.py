@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -17,7 +18,16 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from interest.errors import BadInput, ServiceUnavailable
 from interest.item import EncodedItem, ItemFilter, ItemQuery, ScoredItem
-from store.points import AVAILABLE, INDEXED, check_vectors, item_of, merge, payload_of, point_id
+from store.points import (
+    AVAILABLE,
+    INDEXED,
+    check_vectors,
+    item_of,
+    merge,
+    next_limit,
+    payload_of,
+    point_id,
+)
 
 _BATCH: Final = 256
 #: A server refuses a request of more than 32 MiB, and would for ever.
@@ -32,6 +42,9 @@ class QdrantItems:
         url: of the server's HTTP port.
         grpc_port: every call goes there (about a third faster); 0 uses HTTP.
         client: for tests, instead of a connection to ``url``.
+
+    Raises:
+        BadInput: the URL is none.
     """
 
     shared: Final = True
@@ -46,17 +59,22 @@ class QdrantItems:
         grpc_port: int = 0,
         client: AsyncQdrantClient | None = None,
     ) -> None:
-        self._url = url
+        # Shown in errors: without a user and password that may stand in it.
+        self._url = re.sub(r"//[^/]*@", "//", url)
         self._collection = collection
         self._dim = dim
-        self._client = client or AsyncQdrantClient(
-            url,
-            api_key=api_key or None,
-            timeout=_TIMEOUT_S,
-            prefer_grpc=bool(grpc_port),
-            grpc_port=grpc_port or 6334,
-            check_compatibility=False,  # it would print a warning where a server is away
-        )
+        try:
+            self._client = client or AsyncQdrantClient(
+                url,
+                api_key=api_key or None,
+                timeout=_TIMEOUT_S,
+                prefer_grpc=bool(grpc_port),
+                grpc_port=grpc_port or 6334,
+                check_compatibility=False,  # it would print a warning where a server is away
+            )
+        except ValueError:
+            # Not the parser's words (nor its traceback): a password may be in them.
+            raise BadInput("INTEREST_QDRANT_URL is no URL: http://host:6333 or https://") from None
 
     @asynccontextmanager
     async def _translated(self) -> AsyncIterator[None]:
@@ -166,17 +184,18 @@ class QdrantItems:
         """
         if query.vectors.shape[1] != self._dim:
             raise BadInput(f"query of {query.vectors.shape[1]} dimensions, expected {self._dim}")
-        requests = [
-            q.QueryRequest(
-                query=vector.tolist(),
-                limit=query.k,
-                filter=_filter(query.filter, query.exclude),
-                with_payload=True,
+        where = _filter(query.filter, query.exclude)
+        limit: int | None = query.k + 1
+        while limit is not None:
+            requests = [
+                q.QueryRequest(query=vector.tolist(), limit=limit, filter=where, with_payload=True)
+                for vector in query.vectors
+            ]
+            async with self._translated():
+                answers = await self._client.query_batch_points(self._collection, requests)
+            limit = next_limit(
+                ([p.score for p in answer.points] for answer in answers), limit, query.k
             )
-            for vector in query.vectors
-        ]
-        async with self._translated():
-            answers = await self._client.query_batch_points(self._collection, requests)
         return merge(
             ([(item_of(p.payload), p.score) for p in answer.points] for answer in answers), query
         )

@@ -95,6 +95,8 @@ class RedisUserVectors:
                     f"Redis refuses the password or user ({error}); see INTEREST_REDIS_URL"
                 ) from error
             raise ServiceUnavailable(f"Redis: {error or type(error).__name__}") from error
+        except UnicodeEncodeError as error:  # a shell's argument may hold any bytes
+            raise BadInput(f"the id {error.object!r} is no valid Unicode text") from error
 
     async def ping(self) -> None:
         """Return if Redis answers and takes writes; a read-only or full one does not."""

@@ -13,7 +13,9 @@ from typing import Final
 # Tokens are little-endian (era u32, generation u32, revision u64). A Lua number is a double, exact
 # to 2^53, so the revision is compared in halves; and as numbers, since Lua compares strings by the
 # server's locale. What has not our magic is damaged and holds no token: its bytes could outrank
-# every true one for ever. PERSIST, since HSET leaves the expiry of an earlier setting in place.
+# every true one for ever. A ``recent`` field has no magic; behind its token stands a MessagePack
+# array, whose first byte is 0x90 to 0x9f, 0xdc or 0xdd. PERSIST, since HSET leaves the expiry of an
+# earlier setting in place.
 UPSERT: Final = """
 local function newer(a, i, b, j)
   local era_a, generation_a, low_a, high_a = struct.unpack('<I4I4I4I4', string.sub(a, i, i + 15))
@@ -30,7 +32,9 @@ if stored and #stored >= 64 and string.sub(stored, 1, 3) == 'IUV'
 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 local recent = redis.call('HGET', KEYS[1], 'recent')
-if not recent or #recent < 16 or not newer(recent, 1, ARGV[3], 1) then
+local array = recent and string.byte(recent, 17) or 0
+local sound = (array >= 144 and array <= 159) or array == 220 or array == 221
+if not sound or not newer(recent, 1, ARGV[3], 1) then
   redis.call('HSET', KEYS[1], 'recent', ARGV[3])
 end
 if ARGV[4] == '0' then

@@ -167,6 +167,24 @@ async def test_searches_and_writes_go_on_side_by_side(store: ItemStore) -> None:
     assert await store.count() == len(ITEMS)
 
 
+async def test_the_item_id_decides_a_tie_also_where_the_answer_is_cut(store: ItemStore) -> None:
+    """Items of one title have one vector; an engine cuts among them as it likes."""
+    best = unit(query().vectors[0])
+    order = np.random.default_rng(0).permutation(90)
+    same = [EncodedItem(item=Item(item_id=f"same {i:02}", title="t"), vector=best) for i in order]
+    await store.upsert(same)
+    for n_interests in (1, 2):
+        vectors = np.concatenate([best[np.newaxis], VECTORS[40:41] * 0.1])[:n_interests]
+        found = await store.search(ItemQuery(vectors=vectors, k=7))
+        assert [s.item.item_id for s in found] == [f"same {i:02}" for i in range(7)]
+
+
+async def test_an_id_that_is_no_unicode_is_refused(store: ItemStore) -> None:
+    """What a shell gives a command may hold any bytes."""
+    with pytest.raises(BadInput, match="Unicode"):
+        await store.fetch(["\udcff"])
+
+
 async def test_opening_again_changes_nothing(store: ItemStore) -> None:
     await store.open()
     await store.ping()
@@ -225,6 +243,31 @@ async def test_a_server_that_is_away_is_one_clear_line() -> None:
         with pytest.raises(ServiceUnavailable, match=r"Qdrant at http://127\.0\.0\.1:1"):
             await call
     await store.close()
+
+
+@pytest.mark.parametrize("url", ["ftp://x", "http://:s3cret@h:port", "two words"])
+def test_a_url_that_is_none_is_refused_and_does_not_show_its_password(url: str) -> None:
+    with pytest.raises(BadInput, match="INTEREST_QDRANT_URL") as caught:
+        QdrantItems(url, "c", DIM)
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_a_password_in_the_url_is_not_shown() -> None:
+    store = QdrantItems("http://me:s3cret@127.0.0.1:1", "c", DIM)
+    with pytest.raises(ServiceUnavailable, match=r"at http://127\.0\.0\.1:1") as caught:
+        await store.ping()
+    assert "s3cret" not in str(caught.value)
+    await store.close()
+
+
+async def test_an_engine_is_opened_once_however_many_ask(tmp_path: Path) -> None:
+    store = EmbeddedItems(tmp_path / "items", DIM)
+    await asyncio.gather(*(store.open() for _ in range(3)))
+    await store.upsert(ITEMS)
+    assert await store.count() == len(ITEMS)
+    await store.close()
+    with pytest.raises(ServiceUnavailable, match="closed"):
+        await store.open()
 
 
 async def test_an_engine_that_is_not_open_says_so(tmp_path: Path) -> None:

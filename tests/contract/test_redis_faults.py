@@ -14,6 +14,7 @@ import msgspec
 import pytest
 
 from interest.errors import BadInput, CorruptRecord, ServiceUnavailable
+from interest.ports import VectorUpdate
 from interest.vector import HEADER_BYTES, Token, vector_to_bytes
 from store import redis_vectors
 from store.redis_vectors import RedisUserVectors
@@ -39,6 +40,36 @@ async def test_no_damaged_record_can_hold_a_user_for_ever(
     assert await store.fetch_heads(["u"], MODEL) == [None], "reconcile takes it for missing"
     assert await store.upsert([update()]) == [None]
     assert (await store.fetch(["u"], MODEL))[0] is not None
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xff" * 16, b"\xff" * 40])
+async def test_no_damaged_recent_behaviours_can_hold_a_user_for_ever(
+    store: RedisUserVectors, redis_server: RedisServer, raw: bytes
+) -> None:
+    client = redis_server.client
+    client.hset(store.user_key("u"), "recent", raw)
+    client.close()
+    assert await store.upsert([update()]) == [None]
+    [state] = await store.fetch(["u"], MODEL)
+    assert state is not None
+    assert state.recent == update().recent
+
+
+async def test_many_recent_behaviours_keep_their_higher_token(store: RedisUserVectors) -> None:
+    """MessagePack writes a longer array with another first byte."""
+    for n in (0, 15, 16, 50):
+        user = f"u{n}"
+        long = VectorUpdate(update(user, Token(0, 1, 9)).vector, update().recent[:1] * n)
+        await store.upsert([long])
+        await store.upsert([update(user, Token(0, 1, 4), model="staged")])
+        [state] = await store.fetch([user], MODEL)
+        assert state is not None
+        assert state.recent == long.recent
+
+
+async def test_an_id_that_is_no_unicode_is_refused(store: RedisUserVectors) -> None:
+    with pytest.raises(BadInput, match="Unicode"):
+        await store.fetch(["\udcff"], MODEL)
 
 
 async def test_numbers_that_are_no_unit_vector_are_a_damaged_record(

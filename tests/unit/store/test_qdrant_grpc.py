@@ -100,7 +100,7 @@ async def test_a_search_carries_filter_and_excluded_ids(
     [scored] = await store.search(query)
     assert (scored.item, scored.score) == (ITEM, 0.5)
     batch = server[0].asked[-1]
-    assert [p.limit for p in batch.query_points] == [7, 7], "one query for each interest"
+    assert [p.limit for p in batch.query_points] == [8, 8], "one query for each interest"
     asked = batch.query_points[0].filter
     [excluded] = asked.must_not[0].has_id.has_id
     assert excluded.uuid == point_id("seen")

@@ -35,7 +35,7 @@ bench: $(READY) ## Benchmarks; ONLY=name for one
 	$(BIN)/python -m benchmarks $(ONLY)
 
 demo: $(READY) ## Everything on this machine with a sample log; ARGS=--once to exit when through
-	@$(BIN)/interest demo $(ARGS)
+	@$(BIN)/interest demo $(ARGS) || { code=$$?; test $$code -eq 130 || exit $$code; }
 
 serve: $(READY) ## The HTTP API against the services of the settings
 	@$(BIN)/interest serve

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import random
 import time
-import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
@@ -17,7 +16,7 @@ from confluent_kafka import Producer
 
 from benchmarks.event_log import N_ITEMS, N_USERS, T0_MS, Message, full_windows, send
 from benchmarks.servers import Servers
-from benchmarks.worker_process import ready, worker_process
+from benchmarks.worker_process import metric, ready, worker_process
 from interest import metrics as m
 from interest.item import Item, encode_item
 from interest.partition import partition_of
@@ -55,7 +54,7 @@ class Rig:
     def __init__(self, settings: Settings, model_id: str) -> None:
         self._vectors = user_vectors(settings)
         self._model_id = model_id
-        self._worker_url = f"http://127.0.0.1:{settings.worker_port}"
+        self._settings = settings
         self._topic = TopicNames.of(settings).behaviours
         self._producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "linger.ms": 0})
         self._home = {
@@ -80,7 +79,7 @@ class Rig:
 
     async def flood(self, n: int) -> Flood:
         """Send ``n`` events as fast as possible; wait until every vector shows them."""
-        n_vectors = await asyncio.to_thread(self._n_vectors)
+        n_vectors = await asyncio.to_thread(metric, self._settings, m.VECTORS)
         began = time.perf_counter()
         newest: dict[str, _Sent] = {}
         for i in range(n):
@@ -99,16 +98,8 @@ class Rig:
             if time.perf_counter() - began > _DRAIN_S:
                 raise TimeoutError(f"{len(waiting)} users wait after {_DRAIN_S:g} s")
         seconds = time.perf_counter() - began
-        n_vectors = await asyncio.to_thread(self._n_vectors) - n_vectors
+        n_vectors = await asyncio.to_thread(metric, self._settings, m.VECTORS) - n_vectors
         return Flood(n / seconds, n_vectors / seconds)
-
-    def _n_vectors(self) -> float:
-        with urllib.request.urlopen(f"{self._worker_url}/metrics", timeout=5) as answer:
-            for line in answer.read().decode().splitlines():
-                name, _, value = line.partition(" ")
-                if name.startswith(m.VECTORS) and name.endswith("_total"):
-                    return float(value)
-        raise RuntimeError(f"the worker does not tell {m.VECTORS}")
 
     async def paced(self, rate: float, seconds: float) -> list[float]:
         """Send ``rate`` events a second; give the freshness of a sample of them, ms."""

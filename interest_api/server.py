@@ -113,6 +113,16 @@ class HttpServer:
             ) from error
 
 
+def check_port(host: str, port: int, *, setting: str = "INTEREST_API_PORT") -> None:
+    """Return if a server can listen there now: sooner said than after a model was loaded.
+
+    Raises:
+        ServiceUnavailable: the port is in use.
+        BadInput: the host is none of this machine, or the port is not allowed.
+    """
+    HttpServer(None, host, port, setting=setting)._listen().close()
+
+
 class _Server(uvicorn.Server):
     """uvicorn without signal handlers, which says when it serves."""
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from streams.publish import Outgoing
 
 _WARNED = 5
+#: So many invalid records at the start, and no valid one, and the file is the wrong one.
+_HOPELESS = 100
 
 topics_app = typer.Typer(help="Create and check the Kafka topics.", no_args_is_help=True)
 catalogue_app = typer.Typer(help="Publish the catalogue.", no_args_is_help=True)
@@ -53,7 +55,7 @@ def catalogue_load(file: File) -> None:
 
     invalid = _Invalid()
     records = RecordFile(file, Item, warn)
-    n = _publish("items", records, lambda raws: outgoing_items(raws, invalid.note), "max")
+    n = _publish("items", records, outgoing_items, invalid, "max")
     out.print(f"{n} items published" + invalid.summary())
 
 
@@ -99,7 +101,7 @@ def _replay_live(file: Path, speed: float | Literal["max"]) -> None:
     invalid = _Invalid()
     records = RecordFile(file, Event, warn)
     began = time.perf_counter()
-    n = _publish("events", records, lambda raws: outgoing_events(raws, invalid.note), speed)
+    n = _publish("events", records, outgoing_events, invalid, speed)
     rate = n / max(time.perf_counter() - began, 1e-9)
     out.print(f"{n} events published, {rate:,.0f}/s" + invalid.summary())
 
@@ -156,9 +158,27 @@ class _Invalid:
 
     def __init__(self) -> None:
         self._n = 0
+        self._path = ""
+        self._line = 0
+
+    def raws(self, file: RecordFile) -> Iterator[bytes]:
+        """Give the records of a file, keeping the place for :meth:`note`.
+
+        Raises:
+            BadInput: nothing is valid from the start: the file is something else.
+        """
+        self._path = file.path
+        for record in file:
+            if self._n == self._line == _HOPELESS:
+                raise BadInput(
+                    f"{file.path}: the first {_HOPELESS} records are invalid; is it another kind "
+                    "of file? (`interest convert` makes events of public data sets)"
+                )
+            self._line += 1
+            yield record.raw
 
     def note(self, error: InvalidEvent) -> None:
-        self._add(str(error))
+        self._add(f"{self._path}:{self._line}: {error}")
 
     def note_record(self, record: InvalidRecord) -> None:
         self._add(f"{record.path}:{record.line}: {record.reason}: {record.detail}")
@@ -175,7 +195,8 @@ class _Invalid:
 def _publish(
     kind: Literal["events", "items"],
     file: RecordFile,
-    outgoing: Callable[[Iterable[bytes]], Iterator[Outgoing]],
+    outgoing: Callable[[Iterable[bytes], Callable[[InvalidEvent], None]], Iterator[Outgoing]],
+    invalid: _Invalid,
     speed: float | Literal["max"],
 ) -> int:
     from streams.publish import publish
@@ -190,8 +211,9 @@ def _publish(
             n += sent
             bar.update(task, completed=file.bytes_read, note=f"{n:,}")
 
-        raws = (record.raw for record in file)
-        return stopping.run(publish(options, kind, outgoing(raws), speed=speed, on_sent=on_sent))
+        raws = invalid.raws(file)
+        records = outgoing(raws, invalid.note)
+        return stopping.run(publish(options, kind, records, speed=speed, on_sent=on_sent))
 
 
 def register(app: typer.Typer) -> None:

@@ -25,7 +25,7 @@ from interest.settings import Settings
 from interest.window import BehaviourWindow
 from interest_api.app import create_app
 from interest_api.metrics import PrometheusMetrics
-from interest_api.server import HttpServer
+from interest_api.server import HttpServer, check_port
 from interest_cli import stopping
 from interest_cli.bundles import load_bundle
 from interest_cli.console import err, out, progress_bar, warn
@@ -81,6 +81,7 @@ def run_demo(
         RecordFile(events or SAMPLE_FOLDER / "events.jsonl.gz", Event, warn),
         RecordFile(items or SAMPLE_FOLDER / "items.jsonl.gz", Item, warn),
     )
+    check_port(settings.api_host, settings.api_port)
     with EmbeddedServices() as services:
         here = msgspec.structs.replace(
             settings,

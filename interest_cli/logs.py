@@ -25,6 +25,6 @@ def configure_logging(level: str) -> None:
     for noisy in ("streams.app", "streams.transport", "streams.windows"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # Both report what we retry and report ourselves.
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     logging.getLogger("faust").setLevel(logging.ERROR)
     logging.getLogger("mode").setLevel(logging.ERROR)

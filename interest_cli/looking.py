@@ -76,11 +76,18 @@ async def show_recommendations(
     """
     async with open_recommender(settings) as recommender:
         found = await _patiently(recommender, user_id, k, exclude_seen, where)
+        state = await recommender.user(user_id)
     if as_json:
         print(msgspec.json.encode(found).decode())
         return
     if found.basis == "popular":
-        out.print("no direction is known of this user: popular items")
+        why = (
+            "nothing is known of this user"
+            if state is None
+            else f"none of the {state.vector.n_events} events in this user's window says what is "
+            "liked (returns, removals, or items the catalogue does not know)"
+        )
+        out.print(f"{why}: popular items", markup=False)
     table = Table("score", "item", "title", box=None, padding=(0, 2, 0, 0))
     for scored in found.items:
         table.add_row(f"{scored.score:.3f}", scored.item.item_id, scored.item.title)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -135,5 +136,6 @@ def write_rows(path: Path, batches: Iterator[list[dict[str, Any]]], schema: Any)
     except OSError as error:
         raise BadInput(f"cannot write {path}: {error.strerror or _line(error)}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # where nothing could be written, nothing can be removed
+            partial.unlink(missing_ok=True)
     return n_rows

@@ -12,7 +12,7 @@ from interest.settings import Settings
 from interest_api.app import create_app
 from interest_api.metrics import PrometheusMetrics
 from interest_api.operations import create_worker_app
-from interest_api.server import HttpServer
+from interest_api.server import HttpServer, check_port
 from interest_cli.bundles import load_bundle
 from interest_cli.wiring import open_recommender, open_worker, worker_checks
 
@@ -26,6 +26,7 @@ async def run_worker(settings: Settings) -> None:
         WorkerFailed: it cannot go on; the supervisor should start it again.
         ServiceUnavailable: at start the broker or a store does not answer.
     """
+    check_port(settings.api_host, settings.worker_port, setting="INTEREST_WORKER_PORT")
     log.info("loading the model")
     loaded = await asyncio.to_thread(load_bundle, settings)
     metrics = PrometheusMetrics()

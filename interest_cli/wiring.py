@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from typing import Final
 
 from interest.bundle import LiveModel
 from interest.errors import ServiceUnavailable
@@ -22,6 +25,9 @@ from store.redis_vectors import RedisUserVectors
 from streams.items_feed import ItemsFeed
 from streams.topics import TopicNames
 from streams.worker import Worker
+
+_FOLDER_PREFIX: Final = "interest-index-"
+_LOCK: Final = "owner.lock"
 
 
 def user_vectors(settings: Settings) -> RedisUserVectors:
@@ -55,8 +61,20 @@ def item_store(settings: Settings, live: LiveModel, folder: Path) -> ItemStore:
 
 @asynccontextmanager
 async def private_folder(parent: Path | None = None) -> AsyncIterator[Path]:
-    """Give a folder that only this user can read, and remove it afterwards."""
-    with tempfile.TemporaryDirectory(prefix="interest-", dir=parent) as folder:
+    """Give a folder that only this user can read, and remove it afterwards.
+
+    Folders that killed processes left are removed first: each is locked while its owner lives.
+    """
+    base = parent or Path(tempfile.gettempdir())
+    for stale in base.glob(f"{_FOLDER_PREFIX}*"):
+        with suppress(OSError), (stale / _LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(stale, ignore_errors=True)
+    with (
+        tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=parent) as folder,
+        (Path(folder) / _LOCK).open("wb") as lock,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
         yield Path(folder)
 
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
 from typing import Final
 
 from aiokafka.errors import KafkaError
@@ -103,7 +104,7 @@ class Checkpoint:
             worked = time.thread_time()
             for partition in changed:
                 await self._write(partition)
-                await self._publish_popular(partition)
+            await self._publish_popular(changed)
             self._work_s = time.thread_time() - worked
             await self._dirty.settled(seq)
             committed = await self._commit(consumer, noted, generation)
@@ -150,10 +151,12 @@ class Checkpoint:
             partition.changed = {**partition.changed, **changed}
             raise
 
-    async def _publish_popular(self, partition: Partition) -> None:
-        top = partition.popular.top(_POPULAR_ITEMS, self._settings.popular_half_life_days)
+    async def _publish_popular(self, partitions: Sequence[Partition]) -> None:
+        half_life_days = self._settings.popular_half_life_days
         try:
-            await self._vectors.publish_popular(partition.number, top)
+            for partition in partitions:
+                top = partition.popular.top(_POPULAR_ITEMS, half_life_days)
+                await self._vectors.publish_popular(partition.number, top)
         except ServiceUnavailable as error:
             # A list for cold users may be old; it is no reason to hold commits.
-            log.warning("popular items of partition %d wait: %s", partition.number, error)
+            log.warning("popular items wait: %s", error)

@@ -108,6 +108,8 @@ class MicroBatches:
             marks = self._dirty.take(self._cost, self._budget)
             try:
                 await self._process(marks)
+                if attempt:
+                    log.info("micro-batches go on, after %d tries", attempt + 1)
                 attempt = 0
             except (ServiceUnavailable, EncoderUnavailable) as error:
                 self._dirty.put_back(marks)

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_DELAY_S: Final = 0.1
 _LONGEST_DELAY_S: Final = 10.0
+_PING_S: Final = 5.0
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -81,6 +82,22 @@ class Outbox:
                 f"no Kafka broker answers at {self._settings.kafka_bootstrap} ({error})"
             ) from error
         self._producer = producer
+
+    async def ping(self) -> None:
+        """Return if a broker answers.
+
+        Raises:
+            ServiceUnavailable: none does, in time.
+        """
+        if self._producer is None:
+            raise ServiceUnavailable("not connected to Kafka")
+        try:
+            async with asyncio.timeout(_PING_S):
+                await self._producer.client.fetch_all_metadata()
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise ServiceUnavailable(
+                f"Kafka at {self._settings.kafka_bootstrap} does not answer"
+            ) from error
 
     async def stop(self) -> None:
         """Flush what is under way and disconnect."""

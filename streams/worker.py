@@ -45,6 +45,7 @@ _FINAL_CHECKPOINT_S: Final = 12.0
 _STOP_S: Final = 6.0
 _REVOKED_CHECKPOINT_S: Final = 3.0
 _LAG_EVERY_S: Final = 1.0
+_BROKER_EVERY_S: Final = 2.0
 
 
 class WorkerFailed(InterestError):
@@ -88,6 +89,7 @@ class Worker:
         self._user_device = ThreadPoolExecutor(1, "user-encoder")
         self._item_device = ThreadPoolExecutor(1, "item-encoder")
         self._recovered = asyncio.Event()
+        self._broker_away = ""
 
     async def start(self) -> None:
         """Join the group; return when the first assignment is recovered and being read.
@@ -113,6 +115,7 @@ class Worker:
             ("micro-batches", self._batches.run()),
             ("holders", self._holders.run()),
             ("checkpoint", self._checkpoint.run(self._app.chunk_consumer)),
+            ("broker", self._watch_broker()),
             ("lag", self._watch_lag()),
             ("faust", self._watch_faust()),
         ):
@@ -254,6 +257,8 @@ class Worker:
         reasons: list[str] = []
         if self._failed.done():
             reasons.append("the worker has failed")
+        if self._broker_away:
+            reasons.append(self._broker_away)
         if not self._recovered.is_set():
             reasons.append("recovering windows from the changelog")
         elif self._app.rebalancing:
@@ -283,6 +288,20 @@ class Worker:
             or self._holders.pending
             or len(self.dirty)
         )
+
+    async def _watch_broker(self) -> None:
+        while True:
+            try:
+                await self._outbox.ping()
+            except ServiceUnavailable as error:
+                if not self._broker_away:
+                    log.warning("%s; the worker waits for it", error)
+                self._broker_away = str(error)
+            else:
+                if self._broker_away:
+                    log.info("Kafka answers again")
+                self._broker_away = ""
+            await asyncio.sleep(_BROKER_EVERY_S)
 
     async def _watch_lag(self) -> None:
         while True:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import sys
+import tempfile
 import time
 import uuid
 from collections import defaultdict
@@ -95,8 +96,10 @@ async def worker(job: Job) -> Run:
 async def faust_table(job: Job) -> Run:
     """A Faust agent as its manual has it: one event at a time into a table with a changelog."""
     # Twice the same name would read the first one's changelog.
+    folder = tempfile.TemporaryDirectory(prefix="interest-bench-")  # Faust wants one
     app = faust.App(
         f"plain-{uuid.uuid4().hex[:8]}",
+        datadir=folder.name,
         broker=f"kafka://{job.bootstrap}",
         store="memory://",
         autodiscover=False,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 from interest.event import Event, EventType
@@ -33,12 +33,16 @@ class PopularItems:
     def __init__(self) -> None:
         self._counts: dict[str, dict[int, int]] = {}
 
-    def replace(self, old: Iterable[Event], new: Iterable[Event]) -> None:
+    def replace(self, old: Sequence[Event], new: Sequence[Event]) -> None:
         """Move the counts from a window's old content to its new one."""
+        # A fold keeps the events that stay, so most are the same objects and cancel out.
+        before, after = {id(event) for event in old}, {id(event) for event in new}
         for event in old:
-            self._add(event, -1)
+            if id(event) not in after:
+                self._add(event, -1)
         for event in new:
-            self._add(event, 1)
+            if id(event) not in before:
+                self._add(event, 1)
 
     def _add(self, event: Event, n: int) -> None:
         if event.item_id is None or event.type not in _POSITIVE:

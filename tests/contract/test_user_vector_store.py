@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import shutil
 import struct
+import subprocess
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -129,11 +131,21 @@ def test_each_write_is_refused_by_the_highest_before_it_and_by_nothing_else(
     asyncio.run(write())
 
 
-async def test_the_order_of_tokens_does_not_depend_on_the_servers_locale(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Lua compares strings by the locale, which Redis takes from its environment."""
+@pytest.fixture
+def english(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A locale that does not order strings by their bytes, made here and inherited by Redis."""
+    make = shutil.which("localedef")
+    folder = tmp_path_factory.mktemp("locales")
+    words = [make or "localedef", "-i", "en_US", "-f", "UTF-8", str(folder / "en_US.UTF-8")]
+    if make is None or subprocess.run(words, capture_output=True, check=False).returncode:
+        pytest.skip("localedef cannot make en_US.UTF-8 here")
+    monkeypatch.setenv("LOCPATH", str(folder))
     monkeypatch.setenv("LC_ALL", "en_US.UTF-8")
+
+
+@pytest.mark.usefixtures("english")
+async def test_the_order_of_tokens_does_not_depend_on_the_servers_locale(tmp_path: Path) -> None:
+    """Lua compares strings by the locale, which Redis takes from its environment."""
     with running_redis(tmp_path) as server:
         store = RedisUserVectors(server.url)
         rng = np.random.default_rng(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import signal
 import uuid
@@ -11,8 +12,10 @@ from typing import Any
 import httpx
 import numpy as np
 import redis
+from aiokafka import AIOKafkaConsumer
 
-from interest.vector import vector_from_bytes
+from interest.vector import Token, vector_from_bytes
+from interest.window import window_from_bytes
 from tests.conftest import Servers
 from tests.e2e.conftest import EVENTS, ITEMS, interest, running, until
 from tests.e2e.test_demo import rows
@@ -91,3 +94,29 @@ def test_a_worker_process_leaves_the_vectors_of_an_offline_replay(
             assert api.stop(signal.SIGTERM) == 128 + signal.SIGTERM
         assert worker.stop(signal.SIGTERM) == 128 + signal.SIGTERM
     assert "Traceback" not in worker.output
+    # Stopped in order: its last checkpoint has put every window in the changelog.
+    windows = asyncio.run(_windows(servers.kafka_bootstrap, f"{name}-windows-changelog"))
+    assert windows.keys() == expected.keys()
+    assert [u for u, row in expected.items() if windows[u] != row["window"]] == []
+
+
+async def _windows(bootstrap: str, topic: str) -> dict[str, bytes]:
+    """Read a changelog as a new owner does, the highest token winning; content by user."""
+    consumer = AIOKafkaConsumer(
+        topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=20
+    )
+    await consumer.start()
+    try:
+        best: dict[str, tuple[Token, bytes]] = {}
+        ends = await consumer.end_offsets(consumer.assignment())
+        for tp, end in ends.items():
+            while await consumer.position(tp) < end:
+                for record in (await consumer.getmany(tp, timeout_ms=1000)).get(tp, []):
+                    window, generation = window_from_bytes(record.value)
+                    token = Token(window.era, generation, window.revision)
+                    held = best.get(window.subject_id)
+                    if held is None or token >= held[0]:
+                        best[window.subject_id] = (token, window.content())
+        return {user: content for user, (_, content) in best.items()}
+    finally:
+        await consumer.stop()

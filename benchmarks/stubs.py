@@ -6,10 +6,12 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from interest.bundle import BundleConfig, LiveModel, ModelBundle, TextModel
+from interest.forgetting import Marker
 from interest.item import EncodedItem, Item, ItemQuery, ScoredItem
 from interest.metrics import NoMetrics
 from interest.ports import UserState, VectorUpdate
@@ -80,10 +82,22 @@ class AcceptingVectors:
     async def ping(self) -> None:
         """It is there."""
 
-    async def upsert(self, updates: Sequence[VectorUpdate]) -> list[Token | None]:
+    async def upsert(self, updates: Sequence[VectorUpdate]) -> list[Token | Marker | None]:
         """Count."""
         self.n_upserts += len(updates)
         return [None] * len(updates)
+
+    async def forget(self, user_id: str, marker: Marker) -> Marker:
+        """Nothing is kept."""
+        return msgspec.structs.replace(marker, place=1)
+
+    async def restore_markers(self, markers: Sequence[Marker]) -> int:
+        """Nothing is kept."""
+        return 0
+
+    async def epoch(self) -> str:
+        """It never restarts."""
+        return "stub"
 
     async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
         """Nothing is kept."""

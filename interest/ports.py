@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from interest.bundle import LiveModel
 from interest.event import EventType
+from interest.forgetting import Marker
 from interest.item import ANY_ITEM, EncodedItem, Item, ItemFilter, ItemQuery, ScoredItem
 from interest.vector import Token, UserVector, VectorHead
 from interest.window import BehaviourWindow
@@ -94,13 +95,40 @@ class UserVectorStore(Protocol):
     async def ping(self) -> None:
         """Return if the store answers and takes writes."""
 
-    async def upsert(self, updates: Sequence[VectorUpdate]) -> list[Token | None]:
+    async def upsert(self, updates: Sequence[VectorUpdate]) -> list[Token | Marker | None]:
         """Store each vector unless a higher token is there: compare-and-set inside the store.
 
         Returns:
-            one entry per update: None where it was stored (token equal or higher), else the
-            higher token that refused it.
+            one entry per update: None where it was stored (token equal or higher), else what
+            refused it: the higher token, or the marker of a user who was forgotten, whose token
+            is equal or higher.
         """
+
+    async def forget(self, user_id: str, marker: Marker) -> Marker:
+        """Remove all of a user and leave the marker, in one step; again is harmless.
+
+        The marker that stands has the highest token of the given one, of one that was there and
+        of every record that is removed, and the later time of the two markers.
+
+        Returns:
+            the marker that stands now, with its ``place``. Only a token above its own passes.
+
+        Raises:
+            BadInput: the marker's hash is not that of the user, so another key made it.
+        """
+
+    async def restore_markers(self, markers: Sequence[Marker]) -> int:
+        """Leave markers again in a store that lost them, and remove users they outrank.
+
+        For a store that came back empty or as an older copy, see ``epoch``. Looks at every user,
+        since a marker does not tell whose it is.
+
+        Returns:
+            how many users were removed.
+        """
+
+    async def epoch(self) -> str:
+        """Name the life of what is stored: another name where it may have been lost or is older."""
 
     async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
         """Read users; None where a user has no record for this model."""

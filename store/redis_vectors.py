@@ -6,43 +6,34 @@ successor, however late it wakes.
 
 from __future__ import annotations
 
-import math
+import logging
 import struct
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
 import msgspec
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.exceptions import AuthenticationError, NoScriptError, RedisError
+from redis.asyncio.client import Pipeline
+from redis.exceptions import ResponseError
 
 from interest.bundle import LiveModel
-from interest.errors import BadInput, CorruptRecord, ServiceUnavailable
-from interest.ports import RecentBehaviour, UserState, VectorUpdate
-from interest.vector import (
-    HEADER_BYTES,
-    MAGIC,
-    TOKEN_OFFSET,
-    Token,
-    VectorHead,
-    head_from_bytes,
-    vector_from_bytes,
-    vector_to_bytes,
-)
-from store.upsert_script import UPSERT, UPSERT_SHA
+from interest.errors import BadInput, CorruptRecord
+from interest.forgetting import Marker
+from interest.ports import UserState, VectorUpdate
+from interest.tls import TlsFiles
+from interest.vector import Token, VectorHead
+from store.markers import MarkerKeys, marker_from_bytes, marker_to_bytes
+from store.popularity import most_popular, scores_to_bytes
+from store.redis_link import RedisLink, is_foreign, starting_with
+from store.scripts import FORGET, MARK, SWEEP, UPSERT
+from store.user_records import RECENT_FIELD, fields_of, head_of, state_of
+
+log = logging.getLogger(__name__)
 
 _TOKEN: Final = struct.Struct("<IIQ")
-_RECENT_FIELD: Final = "recent"
-_TIMEOUT_S: Final = 5.0
-#: More calls than this at once wait for a connection, as long as for an answer.
-_CONNECTIONS: Final = 64
 _READ: Final = 500
-_POPULAR_ITEMS: Final = 1_000
 
-_recent_encoder = msgspec.msgpack.Encoder()
-_recent_decoder = msgspec.msgpack.Decoder(tuple[RecentBehaviour, ...])
 _live_decoder = msgspec.json.Decoder(LiveModel)
-_scores_decoder = msgspec.msgpack.Decoder(dict[str, float])
 
 
 class RedisUserVectors:
@@ -52,29 +43,30 @@ class RedisUserVectors:
         url: ``redis://``, ``rediss://`` or ``unix://``.
         prefix: put before every key.
         ttl_s: a user's hash expires so long after its last upsert; 0 keeps it.
+        forget_key: the secret of the hash that remains of a forgotten user.
+        marker_ttl_s: that marker expires so long after it was last left; 0 keeps it.
+        tls: files for ``rediss://``.
 
     Raises:
-        BadInput: the URL is none.
+        BadInput: the URL is none, or the prefix has a brace without its partner.
     """
 
-    def __init__(self, url: str, *, prefix: str = "interest:", ttl_s: int = 0) -> None:
-        try:
-            pool = BlockingConnectionPool.from_url(
-                url,
-                max_connections=_CONNECTIONS,
-                timeout=_TIMEOUT_S,
-                socket_timeout=_TIMEOUT_S,
-                socket_connect_timeout=_TIMEOUT_S,
-            )
-        except ValueError:
-            # Neither the URL nor the parser's words (nor its traceback): a password may be in both.
-            raise BadInput(
-                "INTEREST_REDIS_URL is no Redis URL: redis://, rediss:// or unix://, special "
-                "characters of a password percent-encoded"
-            ) from None
-        self._redis: Redis = Redis.from_pool(pool)
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "interest:",
+        ttl_s: int = 0,
+        forget_key: str = "",
+        marker_ttl_s: int = 0,
+        tls: TlsFiles | None = None,
+    ) -> None:
+        self._link = RedisLink(url) if tls is None else RedisLink(url, tls)
+        self._redis = self._link.redis
         self._prefix = prefix
         self._ttl_s = ttl_s
+        self._marker_ttl_s = marker_ttl_s
+        self._markers = MarkerKeys(prefix, forget_key)
 
     def user_key(self, user_id: str) -> str:
         """Name a user's hash.
@@ -84,61 +76,88 @@ class RedisUserVectors:
         """
         return f"{self._prefix}user:{user_id}"
 
-    @asynccontextmanager
-    async def _translated(self) -> AsyncIterator[None]:
-        try:
-            yield
-        except (RedisError, OSError, TimeoutError) as error:
-            # Without any password redis-py meets the refusal as an answer to its HELLO.
-            if isinstance(error, AuthenticationError) or "authenticat" in str(error):
-                raise ServiceUnavailable(
-                    f"Redis refuses the password or user ({error}); see INTEREST_REDIS_URL"
-                ) from error
-            raise ServiceUnavailable(f"Redis: {error or type(error).__name__}") from error
-        except UnicodeEncodeError as error:  # a shell's argument may hold any bytes
-            raise BadInput(f"the id {error.object!r} is no valid Unicode text") from error
-
     async def ping(self) -> None:
         """Return if Redis answers and takes writes; a read-only or full one does not."""
-        async with self._translated():
+        async with self._link.translated():
             await self._redis.set(f"{self._prefix}ping", b"", ex=60)
 
-    async def upsert(self, updates: Sequence[VectorUpdate]) -> list[Token | None]:
-        """Store vectors in one pipeline, each unless a higher token is there."""
+    async def upsert(self, updates: Sequence[VectorUpdate]) -> list[Token | Marker | None]:
+        """Store vectors in one pipeline, each unless a higher token or a marker is there."""
         if not updates:
             return []
-        async with self._translated():
-            try:
-                answers = await self._run_upserts(updates)
-            except NoScriptError:
-                # Redis was restarted, or its scripts were flushed.
-                await self._redis.script_load(UPSERT)
-                answers = await self._run_upserts(updates)
-        return [None if answer is None else Token(*_TOKEN.unpack(answer)) for answer in answers]
+        marks = [self._mark_of(update.vector.user_id) for update in updates]
 
-    async def _run_upserts(self, updates: Sequence[VectorUpdate]) -> list[bytes | None]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for update in updates:
-            record = vector_to_bytes(update.vector)
-            recent = record[TOKEN_OFFSET : TOKEN_OFFSET + 16] + _recent_encoder.encode(
-                update.recent
-            )
-            pipeline.evalsha(
-                UPSERT_SHA,
-                1,
-                self.user_key(update.vector.user_id),
-                update.vector.model_id,
-                record,
-                recent,
-                self._ttl_s,
-            )
-        # An error of one command must not hide that the others were carried out: a retry of
-        # all is safe, since an equal token is accepted.
-        answers = await pipeline.execute(raise_on_error=False)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return list(answers)
+        def queue(pipeline: Pipeline) -> None:
+            for update, (hashed, place) in zip(updates, marks, strict=True):
+                pipeline.evalsha(
+                    UPSERT.sha,
+                    2,
+                    self.user_key(update.vector.user_id),
+                    self._markers.key(hashed, place),
+                    update.vector.model_id,
+                    *fields_of(update),
+                    self._ttl_s,
+                )
+
+        answers = await self._link.run(queue)
+        n_foreign = sum(isinstance(answer, int) for answer in answers)
+        if n_foreign:
+            log.warning("%d keys of Redis held something foreign and were replaced", n_foreign)
+        return [_refusal(*entry) for entry in zip(answers, marks, strict=True)]
+
+    async def forget(self, user_id: str, marker: Marker) -> Marker:
+        """Remove all of a user and leave the marker, in one step."""
+        hashed, place = self._mark_of(user_id)
+        if hashed != marker.subject_hash:
+            raise BadInput("the marker was made with another INTEREST_FORGET_KEY")
+
+        def queue(pipeline: Pipeline) -> None:
+            keys = self.user_key(user_id), self._markers.key(hashed, place)
+            pipeline.evalsha(FORGET.sha, 2, *keys, marker_to_bytes(marker), self._marker_ttl_s)
+
+        [answer] = await self._link.run(queue)
+        return marker_from_bytes(answer, hashed, place)
+
+    async def restore_markers(self, markers: Sequence[Marker]) -> int:
+        """Leave markers again; then scan all users and remove what the markers outrank.
+
+        Raises:
+            BadInput: a marker without its place, so one that ``forget`` did not answer.
+        """
+        if any(not marker.place for marker in markers):
+            raise BadInput("a marker without its place cannot be found again in Redis")
+
+        def queue(pipeline: Pipeline) -> None:
+            for marker in part:
+                key = self._markers.key(marker.subject_hash, marker.place)
+                pipeline.evalsha(MARK.sha, 1, key, marker_to_bytes(marker), self._marker_ttl_s)
+
+        for first in range(0, len(markers), _READ):
+            part = markers[first : first + _READ]
+            await self._link.run(queue)
+        return await self._sweep({marker.subject_hash for marker in markers}) if markers else 0
+
+    async def _sweep(self, hashes: set[bytes]) -> int:
+        start = self.user_key("").encode()
+        cursor, n_removed = 0, 0
+
+        def queue(pipeline: Pipeline) -> None:
+            for user_id, (hashed, place) in found:
+                keys = self.user_key(user_id), self._markers.key(hashed, place)
+                pipeline.evalsha(SWEEP.sha, 2, *keys)
+
+        while True:
+            async with self._link.translated():
+                cursor, keys = await self._redis.scan(cursor, starting_with(start), _READ)
+            users = [cast(bytes, key)[len(start) :].decode(errors="replace") for key in keys]
+            found = [(u, mark) for u in users if (mark := self._mark_of(u))[0] in hashes]
+            if found:
+                n_removed += sum(n > 0 for n in await self._link.run(queue))
+            if not cursor:
+                return n_removed
+
+    def _mark_of(self, user_id: str) -> tuple[bytes, int]:
+        return self._markers.hash(user_id), self._markers.place(self.user_key(user_id))
 
     async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
         """Read users; None where a user has no record for this model.
@@ -146,40 +165,52 @@ class RedisUserVectors:
         Raises:
             CorruptRecord: somebody else wrote the field.
         """
-        states: list[UserState | None] = []
-        for user_id, (raw, recent) in zip(
-            user_ids, await self._fields(user_ids, [model_id, _RECENT_FIELD]), strict=True
-        ):
-            if raw is None:
-                states.append(None)
-                continue
-            try:
-                vector = vector_from_bytes(raw, user_id, model_id)
-                states.append(UserState(vector, _read_recent(recent) if recent else ()))
-            except BadInput as error:  # numbers that are no unit vector are as damaged as others
-                raise CorruptRecord(f"user {user_id!r}, model {model_id}: {error}") from error
-        return states
+        return [
+            None if record is None else state_of(user_id, model_id, record, recent)
+            for user_id, (record, recent) in zip(
+                user_ids, await self._fields(user_ids, [model_id, RECENT_FIELD]), strict=True
+            )
+        ]
 
     async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
         """Read tokens and encode times alone; a damaged record counts as none: write it again."""
-        return [
-            head_from_bytes(raw) if raw is not None and _has_head(raw) else None
-            for (raw,) in await self._fields(user_ids, [model_id])
-        ]
+        return [head_of(record) for (record,) in await self._fields(user_ids, [model_id])]
 
     async def _fields(self, user_ids: Sequence[str], fields: list[str]) -> list[list[bytes | None]]:
+        """Read fields; a key that is no hash has none, until an upsert replaces it."""
         found: list[list[bytes | None]] = []
-        async with self._translated():
+        async with self._link.translated():
             for first in range(0, len(user_ids), _READ):
                 pipeline = self._redis.pipeline(transaction=False)
                 for user_id in user_ids[first : first + _READ]:
                     pipeline.hmget(self.user_key(user_id), fields)
-                found.extend(await pipeline.execute())
+                for answer in await pipeline.execute(raise_on_error=False):
+                    if is_foreign(answer):
+                        found.append([None] * len(fields))
+                    elif isinstance(answer, Exception):
+                        raise answer
+                    else:
+                        found.append(answer)
         return found
+
+    async def epoch(self) -> str:
+        """Name the life of the data: the server's run id, and a random name kept with the data.
+
+        A restart changes the first, and with it a failover and the restoring of an older copy;
+        whatever empties Redis removes the second.
+        """
+        key = f"{self._prefix}epoch"
+        async with self._link.translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            pipeline.set(key, uuid.uuid4().hex, nx=True)
+            pipeline.get(key)
+            pipeline.info("server")
+            _, name, server = await pipeline.execute()
+        return f"{server['run_id']}/{(name or b'').decode(errors='replace')}"
 
     async def live_model(self) -> LiveModel | None:
         """Read the live-model pointer."""
-        async with self._translated():
+        async with self._link.translated():
             raw = await self._redis.get(f"{self._prefix}live")
         if raw is None:
             return None
@@ -190,16 +221,21 @@ class RedisUserVectors:
 
     async def set_live_model(self, live: LiveModel) -> None:
         """Point readers to another model and collection, in one step."""
-        async with self._translated():
+        async with self._link.translated():
             await self._redis.set(f"{self._prefix}live", msgspec.json.encode(live))
 
     async def publish_popular(self, partition: int, scores: Mapping[str, float]) -> None:
         """Replace the popular items of one partition, the best 1,000 of them."""
-        best = dict(_ranked(scores)[:_POPULAR_ITEMS])
-        async with self._translated():
-            await self._redis.hset(
-                f"{self._prefix}popular", str(partition), msgspec.msgpack.encode(best)
-            )
+        key, record = f"{self._prefix}popular", scores_to_bytes(scores)
+        async with self._link.translated():
+            try:
+                await self._redis.hset(key, str(partition), record)
+            except ResponseError as error:
+                if not is_foreign(error):
+                    raise
+                log.warning("the popular items in Redis were no hash and are replaced")
+                await self._redis.delete(key)
+                await self._redis.hset(key, str(partition), record)
 
     async def fetch_popular(self, k: int) -> list[tuple[str, float]]:
         """Add up the partitions (log-sum-exp, base 2); give the best ``k``, ties by item id.
@@ -207,43 +243,19 @@ class RedisUserVectors:
         Raises:
             CorruptRecord: somebody else wrote the field.
         """
-        async with self._translated():
+        async with self._link.translated():
             partitions = await self._redis.hgetall(f"{self._prefix}popular")
-        total: dict[str, float] = {}
-        for raw in partitions.values():
-            for item_id, score in _read_scores(cast(bytes, raw)).items():
-                held = total.get(item_id)
-                total[item_id] = score if held is None else _log2_sum(held, score)
-        return _ranked(total)[:k]
+        return most_popular((cast(bytes, raw) for raw in partitions.values()), k)
 
     async def close(self) -> None:
         """Give the connections back."""
-        await self._redis.aclose()
+        await self._link.close()
 
 
-def _read_recent(raw: bytes) -> tuple[RecentBehaviour, ...]:
-    try:
-        return _recent_decoder.decode(raw[_TOKEN.size :])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CorruptRecord(f"recent behaviours of {len(raw)} bytes: {error}") from error
-
-
-def _has_head(raw: bytes) -> bool:
-    """Tell what the script tells; a later format of ours counts, so that it is not overwritten."""
-    return len(raw) >= HEADER_BYTES and raw.startswith(MAGIC[:3])
-
-
-def _read_scores(raw: bytes) -> dict[str, float]:
-    try:
-        return _scores_decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CorruptRecord(f"popular items of {len(raw)} bytes: {error}") from error
-
-
-def _log2_sum(a: float, b: float) -> float:
-    """Give log2(2^a + 2^b) without leaving the range of a float."""
-    return max(a, b) + math.log2(1 + 2.0 ** -abs(a - b))
-
-
-def _ranked(scores: Mapping[str, float]) -> list[tuple[str, float]]:
-    return sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))
+def _refusal(answer: bytes | int | None, mark: tuple[bytes, int]) -> Token | Marker | None:
+    """Read what the upsert script answers."""
+    if not isinstance(answer, bytes):
+        return None
+    if len(answer) == _TOKEN.size:
+        return Token(*_TOKEN.unpack(answer))
+    return marker_from_bytes(answer, *mark)

@@ -7,11 +7,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import numpy as np
 from faust.types import TP
 from numpy.typing import NDArray
 
 from interest.bundle import LiveModel
+from interest.forgetting import Marker, joined, subject_hash
 from interest.item import EncodedItem, Item, unit
 from interest.ports import UserState, VectorUpdate
 from interest.vector import Token, VectorHead
@@ -78,22 +80,56 @@ class Vectors:
 
     def __init__(self) -> None:
         self.stored: dict[str, VectorUpdate] = {}
+        self.markers: dict[bytes, Marker] = {}
+        self.forget_key = ""
+        self.life = "1"
         self.popular: dict[int, Mapping[str, float]] = {}
         self.fail: Callable[[], None] = lambda: None
 
     async def ping(self) -> None: ...
 
-    async def upsert(self, updates: Sequence[VectorUpdate]) -> list[Token | None]:
+    async def upsert(self, updates: Sequence[VectorUpdate]) -> list[Token | Marker | None]:
         self.fail()
-        answers: list[Token | None] = []
+        answers: list[Token | Marker | None] = []
         for update in updates:
             held = self.stored.get(update.vector.user_id)
-            if held is not None and held.vector.token > update.vector.token:
+            marker = self.markers.get(subject_hash(self.forget_key, update.vector.user_id))
+            if marker is not None and update.vector.token <= marker.token:
+                answers.append(marker)
+            elif held is not None and held.vector.token > update.vector.token:
                 answers.append(held.vector.token)
             else:
                 self.stored[update.vector.user_id] = update
                 answers.append(None)
         return answers
+
+    async def forget(self, user_id: str, marker: Marker) -> Marker:
+        self.fail()
+        held = self.stored.pop(user_id, None)
+        found = Marker(marker.subject_hash, 0, held.vector.token, 1) if held else None
+        stands = joined(joined(marker, self.markers.get(marker.subject_hash)), found)
+        self.markers[marker.subject_hash] = msgspec.structs.replace(stands, place=1)
+        return self.markers[marker.subject_hash]
+
+    async def restore_markers(self, markers: Sequence[Marker]) -> int:
+        self.fail()
+        for marker in markers:
+            self.markers[marker.subject_hash] = joined(
+                marker, self.markers.get(marker.subject_hash)
+            )
+        outranked = [
+            user_id
+            for user_id, update in self.stored.items()
+            if (marked := self.markers.get(subject_hash(self.forget_key, user_id))) is not None
+            and update.vector.token <= marked.token
+        ]
+        for user_id in outranked:
+            del self.stored[user_id]
+        return len(outranked)
+
+    async def epoch(self) -> str:
+        self.fail()
+        return self.life
 
     async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
         found = [self.stored.get(user_id) for user_id in user_ids]

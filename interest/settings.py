@@ -6,12 +6,13 @@ The environment variable of a field is ``INTEREST_`` and its name in capitals. T
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from interest.bundle import Pooling, UserEncoderKind
+from interest.redaction import HIDDEN, SECRET, secret_fields, shown_url
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -20,6 +21,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     kafka_bootstrap: Annotated[
         str, Meta(min_length=1, description="Brokers, `host:port` separated by commas.")
     ] = "localhost:9092"
+    kafka_security_protocol: Annotated[
+        Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"],
+        Meta(description="How brokers are spoken to: TLS with `SSL`, a login with `SASL`."),
+    ] = "PLAINTEXT"
+    kafka_sasl_mechanism: Annotated[
+        Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"],
+        Meta(description="How the login is proved, where there is one."),
+    ] = "SCRAM-SHA-512"
+    kafka_user: Annotated[str, Meta(description="User of the login.")] = ""
+    kafka_password: Annotated[str, Meta(description="Password of that user.", extra=SECRET)] = ""
+    kafka_ca_file: Annotated[
+        str, Meta(description="PEM file of the authorities that sign brokers' certificates; "
+                  "empty: those the system trusts.")
+    ] = ""  # fmt: skip
+    kafka_cert_file: Annotated[
+        str, Meta(description="PEM file of our certificate, where brokers ask for one.")
+    ] = ""
+    kafka_key_file: Annotated[
+        str, Meta(description="PEM file of its key, not encrypted; empty: it is in the same file.")
+    ] = ""
     group_id: Annotated[
         str, Meta(min_length=1, description="Consumer group and application id of the workers.")
     ] = "interest-updater"
@@ -47,8 +68,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         ),
     ] = 500
     redis_url: Annotated[
-        str, Meta(min_length=1, description="Redis of the user vectors, `redis://` or `rediss://`.")
+        str,
+        Meta(
+            min_length=1,
+            description="Redis of the user vectors: `redis://user:password@host:6379/0`, "
+            "`rediss://` for TLS; special characters percent-encoded.",
+            extra=SECRET,
+        ),
     ] = "redis://localhost:6379/0"
+    redis_ca_file: Annotated[
+        str, Meta(description="PEM file of the authorities that sign Redis's certificate; empty: "
+                  "those the system trusts.")
+    ] = ""  # fmt: skip
+    redis_cert_file: Annotated[
+        str, Meta(description="PEM file of our certificate, where Redis asks for one.")
+    ] = ""
+    redis_key_file: Annotated[
+        str, Meta(description="PEM file of its key, not encrypted; empty: it is in the same file.")
+    ] = ""
     redis_prefix: Annotated[str, Meta(description="Put before every Redis key.")] = "interest:"
     vector_ttl_s: Annotated[
         int, Meta(ge=0, description="Seconds after its last upsert when a user vector expires; "
@@ -65,7 +102,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             description="gRPC port of that server, usually 6334, for faster answers; 0 uses HTTP.",
         ),
     ] = 0
-    qdrant_api_key: Annotated[str, Meta(description="API key of the Qdrant server.")] = ""
+    qdrant_api_key: Annotated[
+        str, Meta(description="API key of the Qdrant server.", extra=SECRET)
+    ] = ""
     text_model: Annotated[
         str,
         Meta(description="Hugging Face folder or id of the text model; empty: the MiniLM of the "
@@ -112,6 +151,48 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     checkpoint_max_s: Annotated[
         float, Meta(gt=0, description="Longest time between two checkpoints.")
     ] = 60.0
+    max_uncommitted: Annotated[
+        int, Meta(ge=1_000, description="Records read ahead of the commit at most; then the intake "
+                  "waits for the checkpoint.")
+    ] = 500_000  # fmt: skip
+    user_encodes_per_s: Annotated[
+        float, Meta(gt=0, description="Encodes of one user per second at most; more events wait "
+                    "and share an encode.")
+    ] = 10.0  # fmt: skip
+    idle_days: Annotated[
+        float, Meta(gt=0, description="Users without an event for so long leave memory and "
+                    "changelog; at least `window_days`. Their vector stays until its own expiry.")
+    ] = 90.0  # fmt: skip
+    forget_key: Annotated[
+        str, Meta(description="Secret of the hash that remains of a forgotten user. Keep it: with "
+                  "another one the markers written so far no longer match.", extra=SECRET)
+    ] = ""  # fmt: skip
+    pseudonym_key: Annotated[
+        str, Meta(description="Secret by which user ids are replaced at the door, so that nothing "
+                  "we write holds one; needs `encryption_keys`. Empty: ids stay as they are. "
+                  "Another key makes new people of all users.", extra=SECRET)
+    ] = ""  # fmt: skip
+    encryption_keys: Annotated[
+        str, Meta(description="Keys that encrypt windows, vectors and dead letters at rest, as "
+                  "`2:base64,1:base64`, 32 bytes each. The first writes, all read: put a new one "
+                  "in front. Empty: nothing is encrypted.", extra=SECRET)
+    ] = ""  # fmt: skip
+    forget_marker_days: Annotated[
+        float, Meta(gt=0, description="How long that marker is kept: longer than the retention of "
+                    "the source topics and of dead letters.")
+    ] = 400.0  # fmt: skip
+    catch_up_s: Annotated[
+        float, Meta(ge=0, description="How long vectors of a newly assigned partition wait for "
+                    "its events to be read again, so that they do not step back.")
+    ] = 10.0  # fmt: skip
+    watchdog_s: Annotated[
+        float, Meta(ge=0, description="A worker with lag whose services answer and which makes no "
+                    "progress for so long ends with exit code 5; 0 never.")
+    ] = 120.0  # fmt: skip
+    dead_letter_days: Annotated[
+        int, Meta(ge=1, le=3650, description="Days for which dead letters are kept; of a topic that "
+                  "is created.")
+    ] = 30  # fmt: skip
     popular_half_life_days: Annotated[
         float, Meta(gt=0, description="Half-life of an event's weight in the popular items.")
     ] = 7.0
@@ -119,6 +200,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     api_port: Annotated[
         int, Meta(ge=0, le=65_535, description="Port of the HTTP API; 0 takes a free one.")
     ] = 8000
+    api_keys: Annotated[
+        str, Meta(description="Keys of the HTTP API, one a line or separated by commas: "
+                  "`name:read:key` or `name:admin:key`. Empty: it asks for none.", extra=SECRET)
+    ] = ""  # fmt: skip
+    api_open: Annotated[
+        bool, Meta(description="Serve without keys on an address that other machines reach, since "
+                   "something in front guards it.")
+    ] = False  # fmt: skip
     worker_port: Annotated[
         int, Meta(ge=0, le=65_535, description="Port of a worker's /healthz, /readyz and "
                   "/metrics; 0 takes a free one.")
@@ -126,3 +215,21 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="What is logged.")
     ] = "info"
+
+    def __repr__(self) -> str:
+        """Show every setting but the secrets."""
+        shown = ", ".join(f"{name}={value!r}" for name, value in self.__rich_repr__())
+        return f"Settings({shown})"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Give what may be shown; rich would print every field."""
+        secrets = secret_fields(Settings)
+        shown: list[tuple[str, Any]] = []
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if name.endswith("_url"):
+                value = shown_url(value)
+            elif name in secrets and value:
+                value = HIDDEN
+            shown.append((name, value))
+        return shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
-from fastapi import Depends, FastAPI, Path, Query, Response
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Response
 from starlette.convertors import Convertor, register_url_convertor
 
 from interest.clock import Clock, system_clock
@@ -13,6 +13,7 @@ from interest.errors import BadInput
 from interest.event import MAX_ID_CHARS
 from interest.item import ItemFilter
 from interest.ports import Recommender
+from interest_api.keys import ApiKeys, Scope, guard
 from interest_api.metrics import PrometheusMetrics
 from interest_api.operations import Check, add_operations
 from interest_api.problems import Unknown
@@ -78,6 +79,10 @@ _COMMON: Final = {
     422: "A parameter is wrong; `detail` says which.",
     503: "A store is away, or no live model is set; try again after `Retry-After`.",
 }
+_KEYED: Final = {
+    401: "No API key, or one that is not known.",
+    403: "The API key does not allow this.",
+}
 
 
 class _Api(FastAPI):
@@ -96,12 +101,15 @@ def create_app(
     *,
     metrics: PrometheusMetrics,
     checks: Mapping[str, Check] | None = None,
+    keys: ApiKeys | None = None,
     clock: Clock = system_clock,
 ) -> FastAPI:
     """Create the read API.
 
     Args:
         checks: what must work besides the recommender's stores before /readyz says so.
+        keys: one that allows reading is asked for on every route but /healthz, /readyz and the
+            documentation; None or no keys asks for none.
         clock: ages are taken against it.
     """
     app = _Api(
@@ -110,12 +118,17 @@ def create_app(
         summary="Fresh user interest vectors, and what to recommend from them.",
         redirect_slashes=False,  # an id may end with a slash
     )
-    add_operations(app, {"stores": recommender.ping, **(checks or {})}, metrics)
+    guards = [Depends(guard(keys, Scope.READ, metrics))] if keys else []
+    common = {**_COMMON, **(_KEYED if keys else {})}
+    add_operations(
+        app, {"stores": recommender.ping, **(checks or {})}, metrics, metrics_guards=guards
+    )
+    reading = APIRouter(dependencies=guards, redirect_slashes=False)
 
-    @app.get(
+    @reading.get(
         "/v1/users/{user_id:id}/vector",
         tags=["users"],
-        responses=answers(VectorBody, {404: "No record of this user.", **_COMMON}),
+        responses=answers(VectorBody, {404: "No record of this user.", **common}),
         response_class=Response,
     )
     async def user_vector(user_id: Id) -> Response:
@@ -125,10 +138,10 @@ def create_app(
             raise Unknown("user", f"the live model has no vector of user {user_id!r}")
         return json_response(vector_body(state.vector, clock()))
 
-    @app.get(
+    @reading.get(
         "/v1/users/{user_id:id}/recommendations",
         tags=["users"],
-        responses=answers(RecommendationsBody, _COMMON),
+        responses=answers(RecommendationsBody, common),
         response_class=Response,
     )
     async def recommendations(
@@ -143,10 +156,10 @@ def create_app(
         found = await recommender.recommend(user_id, k, exclude_seen=exclude_seen, where=where)
         return json_response(recommendations_body(found, clock()))
 
-    @app.get(
+    @reading.get(
         "/v1/items/{item_id:id}/similar",
         tags=["items"],
-        responses=answers(SimilarBody, {404: "No such item.", **_COMMON}),
+        responses=answers(SimilarBody, {404: "No such item.", **common}),
         response_class=Response,
     )
     async def similar(item_id: Id, where: Where, k: K = 10) -> Response:
@@ -156,4 +169,5 @@ def create_app(
             raise Unknown("item", f"there is no item {item_id!r}")
         return json_response(SimilarBody(item_id=item_id, items=item_bodies(found)))
 
+    app.include_router(reading)
     return app

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
 
 from fastapi import FastAPI, Request, Response
 
@@ -43,8 +43,18 @@ async def failing(checks: Mapping[str, Check]) -> list[str]:
     return [text for text in found if text is not None]
 
 
-def add_operations(app: FastAPI, checks: Mapping[str, Check], metrics: PrometheusMetrics) -> None:
-    """Add the three routes, error answers and the request middleware to an app."""
+def add_operations(
+    app: FastAPI,
+    checks: Mapping[str, Check],
+    metrics: PrometheusMetrics,
+    *,
+    metrics_guards: Sequence[Any] = (),
+) -> None:
+    """Add the three routes, error answers and the request middleware to an app.
+
+    Args:
+        metrics_guards: dependencies of /metrics; the other two are for probes, which have no keys.
+    """
     problems.install(app)
     app.add_middleware(RequestMiddleware, metrics=metrics)
 
@@ -74,6 +84,7 @@ def add_operations(app: FastAPI, checks: Mapping[str, Check], metrics: Prometheu
     @app.get(
         "/metrics",
         tags=["operations"],
+        dependencies=metrics_guards,
         responses={200: {"description": "Prometheus text.", "content": {"text/plain": {}}}},
         response_class=Response,
     )

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 from rich.progress import Progress
@@ -21,9 +21,11 @@ from interest.errors import InterestError, InvalidEvent
 from interest.event import Event
 from interest.item import Item
 from interest.ports import ItemStore, Recommender, UserState, UserVectorStore
+from interest.pseudonyms import Pseudonyms
 from interest.settings import Settings
 from interest.window import BehaviourWindow
 from interest_api.app import create_app
+from interest_api.keys import ApiKeys, keys_of
 from interest_api.metrics import PrometheusMetrics
 from interest_api.server import HttpServer, check_port
 from interest_cli import stopping
@@ -47,6 +49,14 @@ _READ: Final = 500
 #: Events sent again to measure freshness at low load.
 _PACED_EVENTS: Final = 150
 _PACED_PER_S: Final = 50
+
+#: The demo's own servers take none of what the settings may say for real ones.
+_UNSECURED: Final[dict[str, Any]] = {
+    "kafka_security_protocol": "PLAINTEXT",
+    "kafka_user": "",
+    "kafka_password": "",
+    **{f"{name}_{file}_file": "" for name in ("kafka", "redis") for file in ("ca", "cert", "key")},
+}
 
 Kind = Literal["events", "items"]
 
@@ -81,11 +91,13 @@ def run_demo(
         RecordFile(events or SAMPLE_FOLDER / "events.jsonl.gz", Event, warn),
         RecordFile(items or SAMPLE_FOLDER / "items.jsonl.gz", Item, warn),
     )
+    keys = keys_of(settings)
     check_port(settings.api_host, settings.api_port)
     with EmbeddedServices() as services:
         here = msgspec.structs.replace(
             settings,
             kafka_bootstrap=services.kafka_bootstrap,
+            **_UNSECURED,
             redis_url=services.redis_url,
             qdrant_url="",
             topic_prefix="",
@@ -95,11 +107,18 @@ def run_demo(
         # The keeper removes this folder whatever way we end; torch would leave one of its own.
         folder = Path(services.running.folder)
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "torch"))
-        stopping.run(_demo(here, log, folder, began, once=once, export=export))
+        stopping.run(_demo(here, keys, log, folder, began, once=once, export=export))
 
 
 async def _demo(
-    settings: Settings, log: Log, folder: Path, began: float, *, once: bool, export: Path | None
+    settings: Settings,
+    keys: ApiKeys,
+    log: Log,
+    folder: Path,
+    began: float,
+    *,
+    once: bool,
+    export: Path | None,
 ) -> None:
     with err.status("loading the text model"):
         loaded = await asyncio.to_thread(load_bundle, settings)
@@ -120,9 +139,13 @@ async def _demo(
             ),
             items,
         )
-        recommender = StoreRecommender(vectors, indexes.get)
+        recommender = StoreRecommender(
+            vectors, indexes.get, pseudonym=Pseudonyms(settings.pseudonym_key)
+        )
         server = HttpServer(
-            create_app(recommender, metrics=prometheus), settings.api_host, settings.api_port
+            create_app(recommender, metrics=prometheus, keys=keys),
+            settings.api_host,
+            settings.api_port,
         )
         await stack.enter_async_context(server)
         await first(worker.failure(), _play(settings, log, worker, meter))
@@ -146,7 +169,9 @@ async def _demo(
                 raise DemoFailed(f"{n_letters} messages of the log became dead letters")
             return
         out.print(f"\nserving {server.url}/docs until Ctrl-C; for instance")
-        out.print(f"  curl '{server.url}/v1/users/{windows[0].subject_id}/recommendations?k=5'")
+        key = "-H 'X-API-Key: …' " if keys else ""
+        path = f"/v1/users/{windows[0].subject_id}/recommendations?k=5"
+        out.print(f"  curl {key}'{server.url}{path}'")
         await first(worker.failure(), server.wait())
 
 

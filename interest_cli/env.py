@@ -2,7 +2,8 @@
 
 The struct in ``interest/settings.py`` is the one list of settings: the pydantic-settings class
 here is built from its field names, its constraints check the values, and its descriptions are
-``docs/settings.md``. A variable of the environment outranks the ``.env`` file.
+``docs/settings.md``. A variable of the environment outranks the ``.env`` file. The value of a
+secret may lie in a file instead, as containers get theirs: ``INTEREST_…_FILE`` names it.
 
 Write the documentation again with ``python -m interest_cli.env > docs/settings.md``.
 """
@@ -23,10 +24,16 @@ from pydantic import create_model
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from interest.errors import BadInput
+from interest.redaction import secret_fields
 from interest.settings import Settings
 
 PREFIX: Final = "INTEREST_"
 _HINTS: Final[Mapping[str, Any]] = typing.get_type_hints(Settings, include_extras=True)
+_SECRETS: Final = secret_fields(Settings)
+#: What the name of a secret is followed by where its value lies in a file.
+_IN_FILE: Final = "_file"
+#: A secret is short; a longer file is another one than was meant.
+_MOST_BYTES: Final = 1024 * 1024
 
 
 class _Environment(BaseSettings):
@@ -34,7 +41,10 @@ class _Environment(BaseSettings):
 
 
 # Every value arrives as text; the struct's own constraints turn it into what it must be.
-_definitions: Final[dict[str, Any]] = dict.fromkeys(Settings.__struct_fields__, (str | None, None))
+_definitions: Final[dict[str, Any]] = dict.fromkeys(
+    [*Settings.__struct_fields__, *(name + _IN_FILE for name in sorted(_SECRETS))],
+    (str | None, None),
+)
 _read_all: Final[Callable[..., BaseSettings]] = create_model(
     "_AllSettings", __base__=_Environment, **_definitions
 )
@@ -64,13 +74,37 @@ def load_settings(
         raise BadInput(f"{env_file} cannot be read: {error}") from error
     for name in sorted({*os.environ, *in_file}):
         field = name.lower().removeprefix(PREFIX.lower())
-        if name.upper().startswith(PREFIX) and field not in _HINTS:
+        if name.upper().startswith(PREFIX) and field not in _definitions:
             near = difflib.get_close_matches(field, _HINTS, n=1)
             hint = f"; did you mean {variable(near[0])}?" if near else ""
             warn(f"{name} is no setting and is ignored{hint}")
+    read = _with_files(read)
     given = {name: value for name, value in overrides.items() if value is not None}
     values = {name: _convert(name, value) for name, value in {**read, **given}.items()}
     return Settings(**values)
+
+
+def _with_files(read: Mapping[str, str]) -> dict[str, str]:
+    """Put the contents of files in the place of their names; a last line break is not meant."""
+    values = {name: value for name, value in read.items() if name in _HINTS}
+    for name in sorted(read.keys() - values.keys()):
+        field, path = name.removesuffix(_IN_FILE), read[name]
+        if not path:
+            continue
+        if values.get(field):
+            raise BadInput(f"{variable(field)} and {variable(name)} are both set; unset one")
+        try:
+            raw = Path(path).read_bytes()
+            if len(raw) > _MOST_BYTES:
+                raise BadInput(f"{variable(name)} {path} is too large for a secret")
+            values[field] = raw.decode().rstrip("\r\n")
+        except OSError as error:
+            raise BadInput(
+                f"{variable(name)} {path} cannot be read: {error.strerror or error}"
+            ) from error
+        except UnicodeDecodeError:
+            raise BadInput(f"{variable(name)} {path} is no text in UTF-8") from None
+    return values
 
 
 def variable(field: str) -> str:
@@ -81,7 +115,8 @@ def variable(field: str) -> str:
 def settings_markdown() -> str:
     """Give the text of ``docs/settings.md``."""
     rows = [
-        f"| `{variable(name)}` | {allowed(name)} | {_default(name)} | {describe(name)} |"
+        f"| `{variable(name)}` | {_secret(name)}{allowed(name)} | {_default(name)} "
+        f"| {describe(name)} |"
         for name in _HINTS
     ]
     return "\n".join(
@@ -92,6 +127,10 @@ def settings_markdown() -> str:
             "folder (the environment outranks the file). A wrong value stops the start with one",
             "line; an unknown `INTEREST_` variable is reported and ignored. This page is generated",
             "from `interest/settings.py`.",
+            "",
+            "A secret, marked so, is never shown or logged. Its value may lie in a file instead,",
+            "as mounted secrets do: `INTEREST_REDIS_URL_FILE` names the file that holds the value",
+            "of `INTEREST_REDIS_URL`.",
             "",
             "| variable | value | default | what it does |",
             "|---|---|---|---|",
@@ -141,10 +180,15 @@ def _convert(field: str, value: Any) -> Any:
     try:
         converted = msgspec.convert(value, _HINTS[field], strict=False)
     except msgspec.ValidationError as error:
-        raise BadInput(f"{variable(field)} is {value!r}, expected {allowed(field)}") from error
+        shown = "set to what it cannot be" if field in _SECRETS else repr(value)
+        raise BadInput(f"{variable(field)} is {shown}, expected {allowed(field)}") from error
     if converted == float("inf"):
         raise BadInput(f"{variable(field)} is {value!r}, expected a finite number")
     return converted
+
+
+def _secret(field: str) -> str:
+    return "secret, " if field in _SECRETS else ""
 
 
 def _default(field: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from interest.settings import Settings
 from interest_api.app import create_app
+from interest_api.keys import keys_of
 from interest_api.metrics import PrometheusMetrics
 from interest_api.operations import create_worker_app
 from interest_api.server import HttpServer, check_port
@@ -47,11 +48,15 @@ async def run_api(settings: Settings) -> None:
     """Serve the API until cancelled.
 
     It starts also while a store is away, and says so by /readyz.
+
+    Raises:
+        BadInput: other machines reach the address, and neither keys nor ``api_open`` are set.
     """
     metrics = PrometheusMetrics()
+    keys = keys_of(settings)
     async with AsyncExitStack() as stack:
         recommender = await stack.enter_async_context(open_recommender(settings))
-        app = create_app(recommender, metrics=metrics)
+        app = create_app(recommender, metrics=metrics, keys=keys)
         server = HttpServer(app, settings.api_host, settings.api_port)
         await stack.enter_async_context(server)
         log.info("serving on %s, documentation at %s/docs", server.url, server.url)

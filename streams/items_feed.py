@@ -20,6 +20,7 @@ from interest.errors import CorruptRecord, ServiceUnavailable
 from interest.item import EncodedItem, encoded_item_from_bytes
 from interest.ports import ItemLookup, ItemStore, Metrics
 from interest.settings import Settings
+from streams.kafka_security import kafka_options
 from streams.outbox import backoff_s
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,7 @@ class ItemsFeed:
             auto_offset_reset="earliest",
             fetch_max_wait_ms=self._settings.fetch_max_wait_ms,
             metadata_max_age_ms=5_000,
+            **kafka_options(self._settings),
         )
         try:
             await consumer.start()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -20,6 +20,7 @@ from interest import metrics as m
 from interest.errors import BadInput, ServiceUnavailable
 from interest.ports import Metrics
 from interest.settings import Settings
+from streams.kafka_security import kafka_options, no_broker
 from streams.topics import MAX_RECORD_BYTES
 
 log = logging.getLogger(__name__)
@@ -52,9 +53,19 @@ def backoff_s(attempt: int) -> float:
 
 
 class Outbox:
-    """A Kafka producer that gives up on nothing but records that can never be sent."""
+    """A Kafka producer that gives up on nothing but records that can never be sent.
 
-    def __init__(self, settings: Settings, metrics: Metrics) -> None:
+    Args:
+        wrap: what happens to each record before it is sent, see :mod:`streams.letter_sealing`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        wrap: Callable[[Record], Record] = lambda record: record,
+    ) -> None:
+        self._wrap = wrap
         self._settings = settings
         self._metrics = metrics
         self._producer: AIOKafkaProducer | None = None
@@ -63,7 +74,8 @@ class Outbox:
         """Connect.
 
         Raises:
-            ServiceUnavailable: no broker answers.
+            ServiceUnavailable: no broker answers, or it refuses us.
+            BadInput: the settings of TLS and login contradict each other.
         """
         producer = AIOKafkaProducer(
             bootstrap_servers=self._settings.kafka_bootstrap,
@@ -73,14 +85,13 @@ class Outbox:
             max_batch_size=256 * 1024,
             max_request_size=MAX_RECORD_BYTES + 64 * 1024,
             request_timeout_ms=30_000,
+            **kafka_options(self._settings),
         )
         try:
             await producer.start()
-        except (KafkaError, OSError) as error:
+        except (KafkaError, OSError, ValueError) as error:
             await producer.stop()
-            raise ServiceUnavailable(
-                f"no Kafka broker answers at {self._settings.kafka_bootstrap} ({error})"
-            ) from error
+            raise ServiceUnavailable(await no_broker(self._settings, error)) from error
         self._producer = producer
 
     async def ping(self) -> None:
@@ -114,7 +125,7 @@ class Outbox:
         Raises:
             BadInput: a record is larger than the broker takes.
         """
-        pending = list(records)
+        pending = [self._wrap(record) for record in records]
         attempt = 0
         while pending:
             failed = await self._attempt(pending)

@@ -4,7 +4,8 @@
     ├── BadInput                  what was given is wrong; retrying is useless       (exit 2)
     │   ├── InvalidEvent          carries a reason code; becomes a dead letter
     │   ├── InvalidItem           carries a reason code; becomes a dead letter
-    │   └── CorruptRecord         stored bytes that are not what they should be
+    │   ├── CorruptRecord         stored bytes that are not what they should be
+    │   └── WrongKey              stored bytes that need another encryption key: they are sound
     ├── ServiceUnavailable        a broker, Redis, Qdrant or a child process is away (exit 3)
     ├── EncoderUnavailable        a model cannot be loaded, or its device failed     (exit 3)
     └── TopicMismatch             topics on the broker do not fit together           (exit 4)
@@ -42,6 +43,14 @@ class InvalidItem(InvalidEvent):
 
 class CorruptRecord(BadInput):
     """Stored bytes have another format, length or checksum than they should."""
+
+
+class WrongKey(BadInput):
+    """Stored bytes are encrypted with a key that the settings do not hold.
+
+    No ``CorruptRecord``: what is damaged may be passed over, but these bytes are what they
+    should be, and passing them over would lose them.
+    """
 
 
 class ServiceUnavailable(InterestError):

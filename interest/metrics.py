@@ -37,7 +37,16 @@ WINDOWS: Final = "interest_windows"
 LAG: Final = "interest_lag_offsets"
 POISON: Final = "interest_poison_windows_total"
 RETRIES: Final = "interest_retries_total"
+SUPPRESSED: Final = "interest_encodes_suppressed_total"
+FORGOTTEN: Final = "interest_forgotten_users_total"
+DROPPED: Final = "interest_forgotten_events_total"
+IDLE: Final = "interest_idle_users_total"
+SOURCE_RESETS: Final = "interest_source_resets_total"
+RECONCILED: Final = "interest_reconciled_vectors_total"
+UNCOMMITTED: Final = "interest_uncommitted_records"
+MEMORY: Final = "interest_resident_bytes"
 REQUESTS: Final = "interest_http_request_seconds"
+UNAUTHORISED: Final = "interest_http_unauthorised_total"
 
 METRICS: Final = (
     MetricSpec(EVENTS, "counter", "Events folded, by type", "type"),
@@ -57,11 +66,21 @@ METRICS: Final = (
     MetricSpec(DIRTY, "gauge", "Users who wait to be encoded"),
     MetricSpec(WINDOWS, "gauge", "Behaviour windows in memory"),
     MetricSpec(LAG, "gauge", "Records not yet read, by topic", "topic"),
-    MetricSpec(POISON, "counter", "Windows that no encode of their own can turn into a vector"),
+    MetricSpec(POISON, "counter", "Events that left their window because no encode takes them"),
     MetricSpec(RETRIES, "counter", "Retries after a service failed, by service", "service"),
+    MetricSpec(SUPPRESSED, "counter", "Encodes saved by the cap per user"),
+    MetricSpec(FORGOTTEN, "counter", "Users forgotten on request"),
+    MetricSpec(DROPPED, "counter", "Events dropped because their user was forgotten later"),
+    MetricSpec(IDLE, "counter", "Idle users who left memory and changelog"),
+    MetricSpec(SOURCE_RESETS, "counter", "Source partitions that do not go on where this group "
+               "stopped, by what happened", "kind"),
+    MetricSpec(RECONCILED, "counter", "Vectors renewed because Redis did not hold what it should"),
+    MetricSpec(UNCOMMITTED, "gauge", "Records read ahead of the commit"),
+    MetricSpec(MEMORY, "gauge", "Resident memory of the worker, bytes"),
     MetricSpec(
         REQUESTS, "histogram", "HTTP requests by route, seconds", "route", buckets=_LATENCY_S
     ),
+    MetricSpec(UNAUTHORISED, "counter", "HTTP requests without a key that allows them", "status"),
 )  # fmt: skip
 
 

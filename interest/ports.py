@@ -152,6 +152,25 @@ class UserVectorStore(Protocol):
         """Give connections back."""
 
 
+class Sealer(Protocol):
+    """Encrypts records at rest. A context names the place of a record, which it cannot leave."""
+
+    @property
+    def seals(self) -> bool:
+        """True where records are encrypted, false where they are stored as they are."""
+
+    def seal(self, plain: bytes, context: bytes) -> bytes:
+        """Encrypt a record for its place; the key is named in it."""
+
+    def open(self, sealed: bytes, context: bytes) -> bytes:
+        """Decrypt a record.
+
+        Raises:
+            WrongKey: it needs a key that is not there; the id of the key is named.
+            CorruptRecord: it was changed, or belongs to another place.
+        """
+
+
 class ItemStore(Protocol):
     """One collection of encoded items. Every call may raise ServiceUnavailable."""
 

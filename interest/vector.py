@@ -16,6 +16,10 @@ from interest.errors import BadInput, CorruptRecord
 
 MAGIC: Final = b"IUV1"
 HEADER_BYTES: Final = 64
+#: Byte offset of the flags. None is set in a record in the clear.
+FLAGS_OFFSET: Final = 5
+#: The flag of a record whose numbers are encrypted behind the header.
+SEALED_FLAG: Final = 1
 #: Byte offset of (era u32, generation u32, revision u64): the script in Redis compares it.
 TOKEN_OFFSET: Final = 16
 _HEADER: Final = struct.Struct("<4sBBHHHiIIQqqq8x")
@@ -99,12 +103,14 @@ def vector_from_bytes(raw: bytes, user_id: str, model_id: str) -> UserVector:
     """Read a Redis record; half-precision records are widened to float32.
 
     Raises:
-        CorruptRecord: wrong magic, dtype or length.
+        CorruptRecord: wrong magic, dtype or length, or still encrypted.
     """
     if len(raw) < HEADER_BYTES or raw[:4] != MAGIC:
         raise CorruptRecord(f"user vector record of {len(raw)} bytes without the magic {MAGIC!r}")
-    (_, dtype_code, _, dim, n, n_events, partition, era, generation, revision, event_ms, encode_ms,
+    (_, dtype_code, flags, dim, n, n_events, partition, era, generation, revision, event_ms, encode_ms,
      offset) = _HEADER.unpack_from(raw)  # fmt: skip
+    if flags:
+        raise CorruptRecord(f"user vector record with flags {flags:#x} is not in the clear")
     dtype = _DTYPES.get(dtype_code)
     if dtype is None:
         raise CorruptRecord(f"user vector record of unknown dtype {dtype_code}")

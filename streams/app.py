@@ -12,9 +12,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import faust
+from faust.types.auth import CredentialsT
 from yarl import URL
 
 from interest.settings import Settings
+from streams.kafka_security import kafka_options
 from streams.topics import TopicNames
 from streams.transport import Chunk, ChunkConsumer, ChunkSchema, ChunkTransport
 from streams.windows import WindowTable
@@ -66,6 +68,7 @@ def create_app(
     app = InterestApp(
         settings.group_id,
         broker=[URL(f"kafka://{address.strip()}") for address in addresses],
+        broker_credentials=_credentials(settings),
         autodiscover=False,
         web_enabled=False,
         topic_allow_declare=False,
@@ -105,9 +108,25 @@ def create_app(
         ),
     )
     app.tables.add(table)
-    _agent(app, topic(names.behaviours, names.routed), "events", on_events, on_failure)
+    events = topic(names.behaviours, names.routed, names.forget)
+    _agent(app, events, "events", on_events, on_failure)
     _agent(app, topic(names.catalogue), "items", on_items, on_failure)
     return app, table
+
+
+def _credentials(settings: Settings) -> CredentialsT | None:
+    """Give Faust what :func:`kafka_options` gives every other client."""
+    options = kafka_options(settings)
+    if "sasl_mechanism" in options:
+        return faust.SASLCredentials(
+            username=options["sasl_plain_username"],
+            password=options["sasl_plain_password"],
+            mechanism=options["sasl_mechanism"],
+            ssl_context=options.get("ssl_context"),
+        )
+    if "ssl_context" in options:
+        return faust.SSLCredentials(options["ssl_context"])
+    return None
 
 
 def _agent(

@@ -20,7 +20,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from typing import Final
+from contextlib import suppress
+from typing import Any, Final
 
 from aiokafka.errors import KafkaError
 from faust.types import TP
@@ -29,11 +30,12 @@ from interest import metrics as m
 from interest.errors import ServiceUnavailable
 from interest.ports import Metrics, UserVectorStore
 from interest.settings import Settings
-from interest.window import window_to_bytes
+from interest.window import BehaviourWindow
 from streams.dirty import DirtyUsers
 from streams.outbox import Outbox, Record, backoff_s
 from streams.progress import Progress
 from streams.transport import ChunkConsumer
+from streams.window_records import WindowRecords
 from streams.windows import Partition, WindowStore
 
 log = logging.getLogger(__name__)
@@ -45,13 +47,13 @@ _POPULAR_ITEMS: Final = 1_000
 
 
 class Checkpoint:
-    """Runs checkpoints on a timer that follows their cost; one at a time."""
+    """Runs checkpoints on a timer that follows their cost, sooner where much is uncommitted."""
 
     def __init__(
         self,
         *,
         settings: Settings,
-        changelog: str,
+        records: WindowRecords,
         windows: WindowStore,
         dirty: DirtyUsers,
         progress: Progress,
@@ -60,7 +62,7 @@ class Checkpoint:
         metrics: Metrics,
     ) -> None:
         self._settings = settings
-        self._changelog = changelog
+        self._records = records
         self._windows = windows
         self._dirty = dirty
         self._progress = progress
@@ -75,7 +77,10 @@ class Checkpoint:
         attempt = 0
         while True:
             low, high = self._settings.checkpoint_min_s, self._settings.checkpoint_max_s
-            await asyncio.sleep(min(max(low, self._work_s / _SHARE), high))
+            pause_s = min(max(low, self._work_s / _SHARE), high)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._progress.pressed.wait(), pause_s)
+            self._progress.pressed.clear()
             try:
                 await self.take(consumer)
                 attempt = 0
@@ -98,13 +103,13 @@ class Checkpoint:
             generation = self._progress.generation
             noted = self._progress.pending()
             seq = self._dirty.last_seq
-            changed = [part for part in self._windows.partitions.values() if part.changed]
+            changed = [part for part in self._windows.partitions.values() if part.unwritten]
             if not noted and not changed:
                 return True
             worked = time.thread_time()
             for partition in changed:
                 await self._write(partition)
-            await self._publish_popular(changed)
+            await self.publish_popular(changed)
             self._work_s = time.thread_time() - worked
             await self._dirty.settled(seq)
             committed = await self._commit(consumer, noted, generation)
@@ -119,39 +124,56 @@ class Checkpoint:
             log.info("commit of generation %d dropped: the group has moved on", generation)
             return False
         # A rebalance may have cleared the notes while the broker answered.
-        if self._progress.generation == generation:
-            self._progress.committed.update(noted)
+        self._progress.confirm(noted, generation)
         return True
+
+    async def write(self, partition: Partition) -> None:
+        """Return when the changelog has everything of a partition."""
+        async with self._lock:
+            await self._write(partition)
 
     async def _write(self, partition: Partition) -> None:
         changed, partition.changed = partition.changed, {}
+        # Markers first: what a crash leaves of the rest is older than they are.
+        marked, removed = dict(partition.marked), dict(partition.removed)
         try:
+            await self._send(
+                partition,
+                [self._records.marker(partition.number, marker) for marker in marked.values()],
+            )
             subjects = list(changed)
             for first in range(0, len(subjects), _SLICE):
-                if self._windows.partitions.get(partition.number) is not partition:
-                    return  # revoked meanwhile: another worker writes these windows now
                 records: list[Record] = []
                 for subject_id in subjects[first : first + _SLICE]:
-                    held = partition.held[subject_id]
-                    partition.popular.replace(changed[subject_id].events, held.window.events)
-                    # Popular counts now stand at this content, whatever fails below.
+                    held = partition.held.get(subject_id)
+                    now = () if held is None else held.window.events
+                    partition.popular.replace(changed[subject_id].events, now)
+                    if held is None:
+                        # Popular counts now stand at nothing, whatever fails below.
+                        changed[subject_id] = BehaviourWindow(subject_id=subject_id)
+                        continue
                     changed[subject_id] = held.window
-                    records.append(
-                        Record(
-                            topic=self._changelog,
-                            key=subject_id.encode(),
-                            value=window_to_bytes(held.window, held.generation),
-                            partition=partition.number,
-                        )
-                    )
-                await self._outbox.send_all(records)
+                    records.append(self._records.window(partition.number, held))
+                await self._send(partition, records)
+            await self._send(
+                partition,
+                [self._records.tombstone(partition.number, gone) for gone in removed.values()],
+            )
         except BaseException:
             # Not written, or not known to be: the next checkpoint writes them again. What
             # changed meanwhile keeps its place, with the content popular counts stand at.
             partition.changed = {**partition.changed, **changed}
             raise
+        _drop_same(partition.marked, marked)
+        _drop_same(partition.removed, removed)
 
-    async def _publish_popular(self, partitions: Sequence[Partition]) -> None:
+    async def _send(self, partition: Partition, records: Sequence[Record]) -> None:
+        # A revoked partition is abandoned: another worker writes these windows now.
+        if records and self._windows.partitions.get(partition.number) is partition:
+            await self._outbox.send_all(records)
+
+    async def publish_popular(self, partitions: Sequence[Partition]) -> None:
+        """Tell readers what is popular in these partitions; a store that is away is no error."""
         half_life_days = self._settings.popular_half_life_days
         try:
             for partition in partitions:
@@ -160,3 +182,10 @@ class Checkpoint:
         except ServiceUnavailable as error:
             # A list for cold users may be old; it is no reason to hold commits.
             log.warning("popular items wait: %s", error)
+
+
+def _drop_same(waiting: dict[bytes, Any], written: dict[bytes, Any]) -> None:
+    """Drop what was written, unless something else took its place meanwhile."""
+    for key, entry in written.items():
+        if waiting.get(key) is entry:
+            del waiting[key]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -25,18 +26,46 @@ class DirtyUsers:
     """A user is here once, however many events arrive: load costs freshness, not memory.
 
     A mark is *waiting*, then *in flight*, then confirmed (its vector is readable) or put back.
-    A user who is marked again while in flight waits a second time.
+    A user who is marked again while in flight waits a second time. Marks of a partition that is
+    being caught up wait apart until it is released. A user who was encoded a moment ago *rests*
+    for ``rest_s``: the cap on what one user can cost.
+
+    Args:
+        rest_s: least time between two encodes of one user, seconds.
+        monotonic: the clock of the rests, seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, rest_s: float = 0.0, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._rest_s = rest_s
+        self._monotonic = monotonic
         self._next_seq = 1
         self._waiting: dict[str, Mark] = {}
         self._in_flight: dict[int, Mark] = {}
+        self._held_back: dict[int, dict[str, Mark]] = {}
+        #: subject → when it may be encoded again; in that order, since all rest equally long.
+        self._resting: dict[str, float] = {}
         self._changed = asyncio.Event()
         self._settled = asyncio.Event()
+        #: Events that came while their user rested: encodes that the cap saved.
+        self.n_suppressed = 0
+        #: Marks settled so far; a sign of life.
+        self.n_settled = 0
 
     def __len__(self) -> int:
-        return len(self._waiting) + len(self._in_flight)
+        return (
+            len(self._waiting)
+            + len(self._in_flight)
+            + sum(len(marks) for marks in self._held_back.values())
+        )
+
+    def __contains__(self, subject_id: object) -> bool:
+        return (
+            subject_id in self._waiting
+            or any(subject_id in marks for marks in self._held_back.values())
+            or any(mark.subject_id == subject_id for mark in self._in_flight.values())
+        )
 
     @property
     def last_seq(self) -> int:
@@ -48,58 +77,118 @@ class DirtyUsers:
 
         The older time stamp stays: freshness is counted for the event that waited longest.
         """
-        held = self._waiting.get(subject_id)
+        place = self._held_back.get(partition, self._waiting)
+        held = place.get(subject_id)
         if held is None:
-            self._waiting[subject_id] = Mark(self._next_seq, subject_id, partition, since_ms)
+            place[subject_id] = Mark(self._next_seq, subject_id, partition, since_ms)
             self._next_seq += 1
             self._changed.set()
-        elif held.since_ms is None and since_ms is not None:
-            self._waiting[subject_id] = msgspec.structs.replace(held, since_ms=since_ms)
+            return
+        if subject_id in self._resting:
+            self.n_suppressed += 1
+        if held.since_ms is None and since_ms is not None:
+            place[subject_id] = msgspec.structs.replace(held, since_ms=since_ms)
+
+    def hold_back(self, partition: int) -> None:
+        """Keep a partition's marks apart until :meth:`release`."""
+        apart = self._held_back.setdefault(partition, {})
+        for mark in [mark for mark in self._waiting.values() if mark.partition == partition]:
+            apart[mark.subject_id] = self._waiting.pop(mark.subject_id)
+
+    def release(self, partition: int) -> None:
+        """Let the marks of a partition be taken."""
+        self._waiting = _in_order(self._waiting, self._held_back.pop(partition, {}))
+        self._changed.set()
 
     async def wait(self) -> None:
-        """Return when somebody waits."""
-        while not self._waiting:
+        """Return when somebody waits who can be taken."""
+        while True:
+            pause_s = self._pause_s()
+            if pause_s == 0:
+                return
             self._changed.clear()
-            await self._changed.wait()
+            try:
+                await asyncio.wait_for(self._changed.wait(), pause_s)
+            except TimeoutError:
+                continue
+
+    def _pause_s(self) -> float | None:
+        """Tell how long nobody can be taken; None where only an event can change that."""
+        self._end_rests()
+        busy = self._busy()
+        rests: list[float] = []
+        for subject_id in self._waiting:
+            if subject_id in busy:
+                continue
+            until = self._resting.get(subject_id)
+            if until is None:
+                return 0
+            rests.append(until)
+        return max(0.001, min(rests) - self._monotonic()) if rests else None
+
+    def _busy(self) -> set[str]:
+        return {mark.subject_id for mark in self._in_flight.values()}
+
+    def _end_rests(self) -> None:
+        now = self._monotonic()
+        while self._resting:
+            subject_id = next(iter(self._resting))
+            if self._resting[subject_id] > now:
+                return
+            del self._resting[subject_id]
 
     def take(self, cost: Callable[[Mark], int], budget: int) -> list[Mark]:
         """Move the oldest marks in flight, until their cost passes ``budget``; at least one.
 
-        A user who is in flight already is passed over, so that two encodes of one user never
-        run at the same time.
+        A user who rests, or who is in flight already, is passed over: two encodes of one user
+        never run at the same time. So the list may be empty.
         """
+        self._end_rests()
         taken: list[Mark] = []
-        busy = {mark.subject_id for mark in self._in_flight.values()}
+        busy = self._busy()
         spent = 0
         for mark in self._waiting.values():
-            if mark.subject_id in busy:
+            if mark.subject_id in busy or mark.subject_id in self._resting:
                 continue
             spent += cost(mark)
             if taken and spent > budget:
                 break
             taken.append(mark)
+        until = self._monotonic() + self._rest_s
         for mark in taken:
             del self._waiting[mark.subject_id]
             self._in_flight[mark.seq] = mark
+            if self._rest_s:
+                self._resting[mark.subject_id] = until
         return taken
 
     def confirm(self, marks: Sequence[Mark]) -> None:
         """Say that vectors at least as new as these marks are readable, or the users gone."""
         for mark in marks:
             self._in_flight.pop(mark.seq, None)
+        self.n_settled += len(marks)
         self._settled.set()
+        self._changed.set()
 
     def put_back(self, marks: Sequence[Mark]) -> None:
         """Let marks wait again under their old numbers: their encode failed."""
-        again = {mark.subject_id: mark for mark in marks if self._in_flight.pop(mark.seq, None)}
-        if again:
-            # Where the user waits again already, the older mark stands for both.
-            waiting = sorted({**self._waiting, **again}.values(), key=lambda mark: mark.seq)
-            self._waiting = {mark.subject_id: mark for mark in waiting}
-            self._changed.set()
+        again: dict[str, Mark] = {}
+        for mark in marks:
+            if self._in_flight.pop(mark.seq, None) is None:
+                continue
+            self._resting.pop(mark.subject_id, None)
+            apart = self._held_back.get(mark.partition)
+            if apart is None:
+                again[mark.subject_id] = mark
+            else:
+                self._held_back[mark.partition] = _in_order(apart, {mark.subject_id: mark})
+        # Where the user waits again already, the older mark stands for both.
+        self._waiting = _in_order(self._waiting, again) if again else self._waiting
+        self._changed.set()
 
     def drop_partition(self, partition: int) -> None:
         """Forget the marks of a partition that another worker owns now."""
+        self._held_back.pop(partition, None)
         self._waiting = {k: v for k, v in self._waiting.items() if v.partition != partition}
         self._in_flight = {k: v for k, v in self._in_flight.items() if v.partition != partition}
         self._settled.set()
@@ -112,5 +201,11 @@ class DirtyUsers:
 
     def _lowest(self) -> int:
         # Waiting marks stand in the order of their numbers, so the first is the lowest.
-        waiting = next(iter(self._waiting.values())).seq if self._waiting else self._next_seq
-        return min(waiting, min(self._in_flight, default=self._next_seq))
+        places = [self._waiting, *self._held_back.values()]
+        firsts = [next(iter(marks.values())).seq for marks in places if marks]
+        return min([*firsts, *self._in_flight, self._next_seq])
+
+
+def _in_order(marks: Mapping[str, Mark], older: Mapping[str, Mark]) -> dict[str, Mark]:
+    merged = sorted({**marks, **older}.values(), key=lambda mark: mark.seq)
+    return {mark.subject_id: mark for mark in merged}

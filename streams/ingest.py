@@ -6,9 +6,8 @@ Encoding is a task of its own, so a slow encoder never stalls the intake, and ov
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import defaultdict
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -17,24 +16,23 @@ import msgspec
 from interest import metrics as m
 from interest.clock import Clock
 from interest.errors import InvalidEvent
-from interest.event import Event, check_not_ahead, decode_event
+from interest.event import Event, check_not_ahead, decode_event, encode_event
 from interest.partition import partition_of
-from interest.ports import Metrics
+from interest.ports import Metrics, Sealer
+from interest.pseudonyms import Pseudonyms
 from interest.window import WindowLimits, enters_window, fold
 from streams.dead_letters import dead_letter
 from streams.dirty import DirtyUsers
 from streams.outbox import Outbox, Record
 from streams.progress import Progress
+from streams.routing import arrived_ms, sent_on_headers
 from streams.topics import TopicNames
 from streams.transport import Chunk
-from streams.windows import Partition, WindowStore
+from streams.windows import Partition, WindowStore, is_forgotten
 
 #: Records handled in one go; between two goes the loop serves encoder, heartbeats and probes.
 _SLICE: Final = 256
 _LOG_APPEND_TIME: Final = 1
-#: On records of ``routed``: the broker's time stamp of the source record, Unix ms.
-SOURCE_TIMESTAMP: Final = "source-timestamp-ms"
-_MILLIS: Final = re.compile(rb"[0-9]{1,15}")
 
 
 class Ingest:
@@ -51,6 +49,9 @@ class Ingest:
         progress: Progress,
         outbox: Outbox,
         known_items: Container[str],
+        max_uncommitted: int,
+        pseudonym: Pseudonyms,
+        sealer: Sealer,
         clock: Clock,
         metrics: Metrics,
     ) -> None:
@@ -61,6 +62,9 @@ class Ingest:
         self._progress = progress
         self._outbox = outbox
         self._known_items = known_items
+        self._max_uncommitted = max_uncommitted
+        self._pseudonym = pseudonym
+        self._sealer = sealer
         self._clock = clock
         self._metrics = metrics
         # Hashing a key in Python costs more than decoding its event; users come back.
@@ -73,6 +77,10 @@ class Ingest:
         partition = self._windows.partition(chunk.tp.partition)
         self._progress.began(chunk.tp, chunk.records[0].offset)
         for first in range(0, len(chunk.records), _SLICE):
+            # A sink that is away holds the commit, and this holds the intake.
+            await self._progress.room(self._max_uncommitted, chunk.generation)
+            if chunk.generation != self._progress.generation:
+                return
             records = chunk.records[first : first + _SLICE]
             outgoing = self._fold(partition, records, chunk.generation)
             if outgoing:
@@ -87,6 +95,8 @@ class Ingest:
         outgoing: list[Record] = []
         by_subject: defaultdict[str, list[Event]] = defaultdict(list)
         since_ms: dict[str, int] = {}
+        ahead: dict[str, int] = {}
+        n_dropped = 0
         by_type: defaultdict[str, int] = defaultdict(int)
         now_ms = self._clock()
         for record in records:
@@ -98,33 +108,57 @@ class Ingest:
                     continue
             except InvalidEvent as error:
                 self._metrics.count(m.DEAD_LETTERS, 1, error.reason)
-                outgoing.append(dead_letter(self._names.dead_letters, record, error, now_ms))
+                outgoing.append(
+                    dead_letter(self._names.dead_letters, record, error, now_ms, self._sealer)
+                )
                 continue
             by_type[event.type.value] += 1
-            if enters_window(event):
-                by_subject[event.user_id].append(event)
-                since_ms.setdefault(event.user_id, self._arrived_ms(record))
+            if not enters_window(event):
+                continue
+            arrived = arrived_ms(record, sent_on=record.topic == self._names.routed)
+            if partition.markers:
+                marker = partition.marker(event.user_id)
+                if marker is not None and is_forgotten(event.ts, arrived, marker):
+                    n_dropped += 1
+                    continue
+            if event.ts > arrived:
+                ahead[event.event_id] = arrived
+            by_subject[event.user_id].append(event)
+            since_ms.setdefault(event.user_id, arrived)
         for subject_id, events in by_subject.items():
-            self._fold_subject(partition, subject_id, events, generation)
+            self._fold_subject(partition, subject_id, events, ahead, generation)
             # Also where nothing changed: the vector that contains the event may not have been
             # stored before the crash that makes us read it again.
             self._dirty.mark(subject_id, partition.number, since_ms[subject_id])
         for event_type, n in by_type.items():
             self._metrics.count(m.EVENTS, n, event_type)
+        if n_dropped:
+            self._metrics.count(m.DROPPED, n_dropped)
         return outgoing
 
     def _fold_subject(
-        self, partition: Partition, subject_id: str, events: list[Event], generation: int
+        self,
+        partition: Partition,
+        subject_id: str,
+        events: list[Event],
+        ahead: Mapping[str, int],
+        generation: int,
     ) -> None:
         window = partition.window(subject_id)
         folded = fold(window, events, self._limits)
         if folded is window:
             return
+        # Almost never: the broker's clock is behind a producer's.
+        ours = (
+            {e.event_id: ahead[e.event_id] for e in events if e.event_id in ahead}
+            if ahead
+            else None
+        )
         if not folded.unresolved and any(
             event.item_id is not None and event.item_id not in self._known_items for event in events
         ):
             folded = msgspec.structs.replace(folded, unresolved=True)
-        partition.replace(folded, generation)
+        partition.replace(folded, generation, touched_ms=self._clock(), ahead=ours)
 
     def _decode(self, record: Any, now_ms: int) -> Event:
         event = decode_event(record.value)
@@ -135,6 +169,9 @@ class Ingest:
             raise InvalidEvent(
                 "key_mismatch", f"key {record.key[:64]!r} is not user_id {event.user_id!r}"
             )
+        subject_id = self._pseudonym(event.user_id)
+        if subject_id != event.user_id:
+            event = msgspec.structs.replace(event, user_id=subject_id)
         return event
 
     def _route(self, record: Any, event: Event, home: int) -> Record:
@@ -148,19 +185,7 @@ class Ingest:
         return Record(
             topic=self._names.routed,
             key=event.user_id.encode(),
-            value=record.value,
+            value=encode_event(event) if self._pseudonym.active else record.value,
             partition=home,
-            headers=(
-                *((name, value or b"") for name, value in record.headers),
-                (SOURCE_TIMESTAMP, str(record.timestamp).encode()),
-            ),
+            headers=sent_on_headers(record, int(record.timestamp), bare=self._pseudonym.active),
         )
-
-    def _arrived_ms(self, record: Any) -> int:
-        """Give the broker's time stamp of the source record, also behind ``routed``; Unix ms."""
-        if record.topic == self._names.routed:
-            # Ours is the last header of the name; on other topics a producer may have written it.
-            for name, value in reversed(record.headers):
-                if name == SOURCE_TIMESTAMP and value is not None and _MILLIS.fullmatch(value):
-                    return int(value)
-        return int(record.timestamp)

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import Executor
 from typing import Final
 
 import msgspec
@@ -21,6 +20,7 @@ from interest import metrics as m
 from interest.bundle import ModelBundle
 from interest.clock import Clock
 from interest.errors import EncoderUnavailable, ServiceUnavailable
+from interest.forgetting import Marker
 from interest.item import EncodedItem
 from interest.ports import (
     ItemLookup,
@@ -32,74 +32,89 @@ from interest.ports import (
 )
 from interest.vector import Token, UserVector
 from interest.window import BehaviourWindow
+from streams.change_feed import ChangeFeed
 from streams.dirty import DirtyUsers, Mark
-from streams.outbox import Outbox, Record, backoff_s
-from streams.windows import Held, WindowStore
+from streams.encoding import WindowEncoding
+from streams.outbox import backoff_s
+from streams.window_records import Held
+from streams.windows import WindowStore
 
 log = logging.getLogger(__name__)
 
 _RECENT_TEXT_CHARS: Final = 128
 
 
-class Announcement(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One record of the change feed ``user-vectors``: a hint; consumers compare tokens."""
+class Job(msgspec.Struct, frozen=True):
+    """One user of a micro-batch: the mark, and what was held when the batch formed."""
 
-    user_id: str
-    model_id: str
-    token: Token
-    event_time_ms: int
-    encode_time_ms: int
-
-
-class _Job(msgspec.Struct, frozen=True):
     mark: Mark
     held: Held
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """An upsert that the store did not take, and why."""
+
+    job: Job
+    by: Token | Marker
+
+
+class Poisoned(msgspec.Struct, frozen=True):
+    """A user whose window cannot be encoded, and what the encoder said."""
+
+    job: Job
+    error: Exception
+    items: Mapping[str, EncodedItem]
+
+
 class MicroBatches:
-    """Encodes dirty users for one model until cancelled."""
+    """Encodes dirty users for one model until cancelled.
+
+    Args:
+        refused: settles upserts that the store refused; the marks are still in flight.
+        poisoned: settles users whose window fails alone; likewise.
+    """
 
     def __init__(
         self,
         *,
         bundle: ModelBundle,
         encoder: UserEncoder,
+        encoding: WindowEncoding,
         windows: WindowStore,
         dirty: DirtyUsers,
         lookup: ItemLookup,
         vectors: UserVectorStore,
-        outbox: Outbox,
-        feed_topic: str,
+        feed: ChangeFeed,
         budget_tokens: int,
-        executor: Executor,
         clock: Clock,
         metrics: Metrics,
         source_offset: Callable[[int], int],
-        refused: Callable[[Sequence[tuple[Mark, Token]]], Awaitable[None]],
+        refused: Callable[[Sequence[Refused]], Awaitable[None]],
+        poisoned: Callable[[Poisoned], Awaitable[None]],
     ) -> None:
         self._model_id = bundle.model_id
         self._encoder = encoder
+        self._encoding = encoding
         self._windows = windows
         self._dirty = dirty
         self._lookup = lookup
         self._vectors = vectors
-        self._outbox = outbox
-        self._feed_topic = feed_topic
+        self._feed = feed
         self._budget = budget_tokens
-        self._executor = executor
         self._clock = clock
         self._metrics = metrics
         self._source_offset = source_offset
         self._refused = refused
-        self._announcing: asyncio.Task[None] | None = None
+        self._poisoned = poisoned
+        #: Why no vector can be written at present; empty while they are.
+        self.stuck = ""
 
     async def run(self) -> None:
         """Turn dirty users into vectors; a sick encoder or store is retried, never skipped."""
         try:
             await self._run()
         finally:
-            if self._announcing is not None:
-                self._announcing.cancel()
+            self._feed.close()
 
     async def _run(self) -> None:
         attempt = 0
@@ -110,11 +125,12 @@ class MicroBatches:
                 await self._process(marks)
                 if attempt:
                     log.info("micro-batches go on, after %d tries", attempt + 1)
-                attempt = 0
+                attempt, self.stuck = 0, ""
             except (ServiceUnavailable, EncoderUnavailable) as error:
                 self._dirty.put_back(marks)
                 self._metrics.count(m.RETRIES, 1, type(error).__name__)
                 log.warning("a micro-batch of %d users waits: %s", len(marks), error)
+                self.stuck = str(error)
                 await asyncio.sleep(backoff_s(attempt))
                 attempt += 1
 
@@ -127,69 +143,78 @@ class MicroBatches:
         return None if partition is None else partition.held.get(mark.subject_id)
 
     async def _process(self, marks: Sequence[Mark]) -> None:
-        jobs: list[_Job] = []
+        jobs: list[Job] = []
         gone: list[Mark] = []
         for mark in marks:
             held = self._held(mark)
             if held is None:
-                gone.append(mark)  # the partition was revoked; its new owner encodes it
+                # The partition was revoked and its new owner encodes it, or the user is
+                # forgotten or idle and there is nothing to encode.
+                gone.append(mark)
             else:
-                jobs.append(_Job(mark, msgspec.structs.replace(held)))
+                jobs.append(Job(mark, msgspec.structs.replace(held)))
         self._dirty.confirm(gone)
         if not jobs:
             return
         items = await self._lookup.fetch(
             sorted({item_id for job in jobs for item_id in job.held.window.item_ids})
         )
-        rows = await self._encode(jobs, items)
-        updates = [self._update(job, rows[i]) for i, job in enumerate(jobs) if i in rows]
         began = time.perf_counter()
-        answers = await self._vectors.upsert(updates)
-        self._metrics.observe(m.UPSERT, time.perf_counter() - began)
-        self._settle([job for i, job in enumerate(jobs) if i in rows], updates, answers, items)
-        lost = [job.mark for i, job in enumerate(jobs) if i not in rows]
-        self._dirty.confirm(lost)
-        await self._resolve(jobs, updates, answers)
-
-    async def _encode(
-        self, jobs: Sequence[_Job], items: Mapping[str, EncodedItem]
-    ) -> dict[int, NDArray[np.float32]]:
-        """Encode; a window that fails is found by bisection, so that the others succeed.
-
-        Returns:
-            job index → vector; an index is missing where that window alone cannot be encoded.
-        """
-        loop = asyncio.get_running_loop()
-        rows: dict[int, NDArray[np.float32]] = {}
-        began = time.perf_counter()
-
-        async def encode(first: int, last: int) -> None:
-            part = [job.held.window for job in jobs[first:last]]
-            try:
-                matrix = await loop.run_in_executor(
-                    self._executor, self._encoder.encode, part, items
-                )
-                if not np.isfinite(matrix).all():
-                    raise FloatingPointError("the encoder gave NaN or infinity")
-            except EncoderUnavailable:
-                raise
-            except Exception as error:
-                if last - first == 1:
-                    self._metrics.count(m.POISON)
-                    log.exception("one window cannot be encoded; its vector stays", exc_info=error)
-                    return
-                middle = (first + last) // 2
-                await encode(first, middle)
-                await encode(middle, last)
-            else:
-                rows.update(zip(range(first, last), matrix, strict=True))
-
-        await encode(0, len(jobs))
+        encoded = await self._encoding.encode([job.held.window for job in jobs], items)
         self._metrics.observe(m.ENCODE, time.perf_counter() - began)
         self._metrics.observe(m.BATCH_USERS, len(jobs))
-        return rows
+        await self._upsert([(jobs[i], row) for i, row in sorted(encoded.rows.items())], items)
+        for i, error in encoded.failures.items():
+            await self._poisoned(Poisoned(jobs[i], error, items))
 
-    def _update(self, job: _Job, row: NDArray[np.float32]) -> VectorUpdate:
+    async def _upsert(
+        self,
+        encoded: Sequence[tuple[Job, NDArray[np.float32]]],
+        items: Mapping[str, EncodedItem],
+    ) -> None:
+        if not encoded:
+            return
+        updates = [self._update(job, row) for job, row in encoded]
+        began_s, began = time.monotonic(), time.perf_counter()
+        answers = await self._vectors.upsert(updates)
+        self._metrics.observe(m.UPSERT, time.perf_counter() - began)
+        now_ms = self._clock()
+        stored: list[VectorUpdate] = []
+        readable: list[Job] = []
+        refusals: list[Refused] = []
+        for (job, _), update, answer in zip(encoded, updates, answers, strict=True):
+            if answer is None:
+                stored.append(update)
+                readable.append(job)
+            elif isinstance(answer, Token) and answer[:2] == job.held.token[:2]:
+                readable.append(job)  # a higher revision of our own is stored already
+            else:
+                refusals.append(Refused(job, answer))
+        for job in readable:
+            self._note(job, items)
+        self._dirty.confirm([job.mark for job in readable])
+        self._measure(readable, now_ms)
+        if refusals:
+            self._metrics.count(m.REFUSED, len(refusals))
+            await self._refused(refusals)
+        await self._feed.announce(stored, began_s, lambda: self._encode_again(readable))
+
+    def _encode_again(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if self._held(job.mark) is not None:
+                self._dirty.mark(job.mark.subject_id, job.mark.partition, None)
+
+    def _measure(self, jobs: Sequence[Job], now_ms: int) -> None:
+        freshness_s = [
+            max(0, now_ms - job.mark.since_ms) / 1000
+            for job in jobs
+            if job.mark.since_ms is not None
+        ]
+        self._metrics.count(m.VECTORS, len(jobs))
+        self._metrics.observe_many(m.FRESHNESS, freshness_s)
+        self._metrics.set(m.DIRTY, len(self._dirty))
+
+    def _update(self, job: Job, row: NDArray[np.float32]) -> VectorUpdate:
         window = job.held.window
         vector = UserVector(
             user_id=window.subject_id,
@@ -204,79 +229,21 @@ class MicroBatches:
         )
         return VectorUpdate(vector, recent_behaviours(window))
 
-    def _settle(
-        self,
-        jobs: Sequence[_Job],
-        updates: Sequence[VectorUpdate],
-        answers: Sequence[Token | None],
-        items: Mapping[str, EncodedItem],
-    ) -> None:
-        now_ms = self._clock()
-        confirmed: list[Mark] = []
-        freshness_s: list[float] = []
-        for job, answer in zip(jobs, answers, strict=True):
-            # Refused by a higher revision of our own: a newer vector is readable already.
-            if answer is None or answer[:2] == job.held.token[:2]:
-                confirmed.append(job.mark)
-                if job.mark.since_ms is not None:
-                    freshness_s.append(max(0, now_ms - job.mark.since_ms) / 1000)
-                self._note_unresolved(job, items)
-        self._dirty.confirm(confirmed)
-        self._metrics.count(m.VECTORS, len(confirmed))
-        self._metrics.observe_many(m.FRESHNESS, freshness_s)
-        self._metrics.set(m.DIRTY, len(self._dirty))
-
-    def _note_unresolved(self, job: _Job, items: Mapping[str, EncodedItem]) -> None:
+    def _note(self, job: Job, items: Mapping[str, EncodedItem]) -> None:
+        """Remember of a window that it could be encoded, and whether all its items were known."""
         window = job.held.window
-        unresolved = not window.item_ids <= items.keys()
         partition = self._windows.partitions.get(job.mark.partition)
         held = self._held(job.mark)
-        # A window that moved on since is dirty again and will be looked at then.
-        if partition and held and held.window is window and window.unresolved != unresolved:
+        if partition is None or held is None:
+            return
+        if held.window is not window:
+            return  # it moved on and is dirty again; it will be looked at then
+        held.sound = window
+        unresolved = not window.item_ids <= items.keys()
+        if window.unresolved != unresolved:
             partition.replace(
                 msgspec.structs.replace(window, unresolved=unresolved), held.generation
             )
-
-    async def _resolve(
-        self,
-        jobs: Sequence[_Job],
-        updates: Sequence[VectorUpdate],
-        answers: Sequence[Token | None],
-    ) -> None:
-        by_user = {job.held.window.subject_id: job for job in jobs}
-        stored: list[VectorUpdate] = []
-        refusals: list[tuple[Mark, Token]] = []
-        for update, answer in zip(updates, answers, strict=True):
-            if answer is None:
-                stored.append(update)
-            elif answer[:2] != update.vector.token[:2]:
-                refusals.append((by_user[update.vector.user_id].mark, answer))
-        if refusals:
-            self._metrics.count(m.REFUSED, len(refusals))
-            await self._refused(refusals)
-        if self._announcing is not None:
-            await self._announcing  # at most one batch of announcements is under way
-        self._announcing = asyncio.create_task(self._announce(stored))
-
-    async def _announce(self, stored: Sequence[VectorUpdate]) -> None:
-        await self._outbox.send_all(
-            [
-                Record(
-                    topic=self._feed_topic,
-                    key=update.vector.user_id.encode(),
-                    value=msgspec.json.encode(
-                        Announcement(
-                            user_id=update.vector.user_id,
-                            model_id=update.vector.model_id,
-                            token=update.vector.token,
-                            event_time_ms=update.vector.event_time_ms,
-                            encode_time_ms=update.vector.encode_time_ms,
-                        )
-                    ),
-                )
-                for update in stored
-            ]
-        )
 
 
 def recent_behaviours(window: BehaviourWindow) -> tuple[RecentBehaviour, ...]:

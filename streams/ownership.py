@@ -13,13 +13,13 @@ from aiokafka.errors import KafkaError
 
 from interest.ports import UserVectorStore
 from interest.vector import Token, VectorHead
-from interest.window import window_to_bytes
 from streams.dirty import DirtyUsers, Mark
 from streams.items_feed import KnownItem
 from streams.outbox import Outbox, Record
 from streams.progress import Progress
 from streams.transport import ChunkConsumer
-from streams.windows import Held, Partition, WindowStore
+from streams.window_records import Held, WindowRecords
+from streams.windows import Partition, WindowStore
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Ownership:
         self,
         *,
         model_id: str,
-        changelog: str,
+        records: WindowRecords,
         windows: WindowStore,
         dirty: DirtyUsers,
         progress: Progress,
@@ -44,7 +44,7 @@ class Ownership:
         outbox: Outbox,
     ) -> None:
         self._model_id = model_id
-        self._changelog = changelog
+        self._records = records
         self._windows = windows
         self._dirty = dirty
         self._progress = progress
@@ -112,14 +112,7 @@ class Ownership:
         for mark, _ in refused:
             window = msgspec.structs.replace(partition.window(mark.subject_id), era=era)
             partition.replace(window, generation)
-            records.append(
-                Record(
-                    topic=self._changelog,
-                    key=mark.subject_id.encode(),
-                    value=window_to_bytes(window, generation),
-                    partition=partition.number,
-                )
-            )
+            records.append(self._records.window(partition.number, partition.held[mark.subject_id]))
         await self._outbox.send_all(records)
 
     async def reconcile(self, partition: Partition, known: Mapping[str, KnownItem]) -> int:

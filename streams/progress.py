@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from faust.types import TP
 
 
@@ -21,12 +23,16 @@ class Progress:
         self.generation = -1
         self.positions: dict[TP, int] = {}
         self.committed: dict[TP, int] = {}
+        self._moved = asyncio.Event()
+        #: Set when so much is uncommitted that the checkpoint should not wait for its timer.
+        self.pressed = asyncio.Event()
 
     def start(self, generation: int) -> None:
         """Start a generation anew: everything is read again from the commit."""
         self.generation = generation
         self.positions.clear()
         self.committed.clear()
+        self._moved.set()
 
     def began(self, tp: TP, offset: int) -> None:
         """Say that a partition is read from ``offset`` on, unless that is known."""
@@ -48,3 +54,24 @@ class Progress:
         return {
             tp: offset for tp, offset in self.positions.items() if self.committed.get(tp) != offset
         }
+
+    def confirm(self, offsets: dict[TP, int], generation: int) -> None:
+        """Say that the broker took a commit; what another generation committed is not noted."""
+        if generation == self.generation:
+            self.committed.update(offsets)
+            self._moved.set()
+
+    @property
+    def uncommitted(self) -> int:
+        """Count the records that were read and are not committed."""
+        return sum(
+            max(0, offset - self.committed.get(tp, offset)) for tp, offset in self.positions.items()
+        )
+
+    async def room(self, limit: int, generation: int) -> None:
+        """Wait until at most ``limit`` records are uncommitted, or the generation has ended."""
+        if self.uncommitted > limit / 2:
+            self.pressed.set()
+        while generation == self.generation and self.uncommitted > limit:
+            self._moved.clear()
+            await self._moved.wait()

@@ -1,24 +1,26 @@
 """The topics: their names, shapes and creation.
 
-``behaviours``, ``routed`` and the windows' changelog are co-partitioned: partition *n* of each
-belongs to the same users, and one worker owns it. So their counts must agree; the count of an
-existing ``behaviours`` topic decides.
+``behaviours``, ``routed``, ``forget`` and the windows' changelog are co-partitioned: partition
+*n* of each belongs to the same users, and one worker owns it. So their counts must agree; the
+count of an existing ``behaviours`` topic decides.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
 import msgspec
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
 from interest.errors import ServiceUnavailable, TopicMismatch
 from interest.settings import Settings
+from streams.kafka_security import kafka_options, no_broker
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +29,10 @@ _SETTLE_S: Final = 20.0
 _COMPACTED: Final = {"cleanup.policy": "compact"}
 #: The largest record we accept to write: a dead letter is its original plus some headers.
 MAX_RECORD_BYTES: Final = 2 * 1024 * 1024
+#: How names end, behind the installation's prefix, where only one of them is at hand.
+BEHAVIOURS: Final = "behaviours"
+ROUTED: Final = "routed"
+DEAD_LETTERS: Final = "dead-letters"
 
 
 class TopicNames(msgspec.Struct, frozen=True):
@@ -39,23 +45,32 @@ class TopicNames(msgspec.Struct, frozen=True):
     items_encoded: str
     user_vectors: str
     dead_letters: str
+    forget: str
+    control: str
 
     @classmethod
     def of(cls, settings: Settings) -> TopicNames:
         """Name the topics of one installation."""
         p = settings.topic_prefix
         return cls(
-            behaviours=f"{p}behaviours",
-            routed=f"{p}routed",
+            behaviours=f"{p}{BEHAVIOURS}",
+            routed=f"{p}{ROUTED}",
             catalogue=f"{p}catalogue",
             windows=f"{p}windows-changelog",
             items_encoded=f"{p}items-encoded",
             user_vectors=f"{p}user-vectors",
-            dead_letters=f"{p}dead-letters",
+            dead_letters=f"{p}{DEAD_LETTERS}",
+            forget=f"{p}forget",
+            control=f"{p}control",
         )
 
+    @property
+    def copartitioned(self) -> tuple[str, ...]:
+        """The topics whose partition *n* belongs to the same users; ``behaviours`` last."""
+        return (self.windows, self.routed, self.forget, self.behaviours)
 
-def topic_configs(names: TopicNames) -> dict[str, dict[str, str]]:
+
+def topic_configs(names: TopicNames, dead_letter_days: int) -> dict[str, dict[str, str]]:
     """Give the broker settings of each topic."""
     # LogAppendTime: the broker's clock decides what lies in the future and how fresh a vector
     # is, not a producer's. The changelog's compaction lag outlasts any pause of a worker, so
@@ -68,7 +83,16 @@ def topic_configs(names: TopicNames) -> dict[str, dict[str, str]]:
         names.windows: {**_COMPACTED, "min.compaction.lag.ms": str(_HOUR_MS)},
         names.items_encoded: _COMPACTED,
         names.user_vectors: _COMPACTED,
-        names.dead_letters: {**_COMPACTED, "max.message.bytes": str(MAX_RECORD_BYTES)},
+        # Letters end; and what was removed of a person must not lie in the active segment,
+        # which is not compacted, until the topic has grown.
+        names.dead_letters: {
+            "cleanup.policy": "compact,delete",
+            "retention.ms": str(dead_letter_days * 24 * _HOUR_MS),
+            "max.compaction.lag.ms": str(24 * _HOUR_MS),
+            "max.message.bytes": str(MAX_RECORD_BYTES),
+        },
+        names.forget: arrival,
+        names.control: {"retention.ms": str(24 * _HOUR_MS)},
     }
 
 
@@ -85,19 +109,19 @@ async def admin_client(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]
     """Connect to the brokers for administration.
 
     Raises:
-        ServiceUnavailable: no broker answers.
+        ServiceUnavailable: no broker answers, or it refuses us.
+        BadInput: the settings of TLS and login contradict each other.
     """
     admin = AIOKafkaAdminClient(
-        bootstrap_servers=settings.kafka_bootstrap, request_timeout_ms=15_000
+        bootstrap_servers=settings.kafka_bootstrap,
+        request_timeout_ms=15_000,
+        **kafka_options(settings),
     )
     try:
         await admin.start()
     except (KafkaError, OSError, ValueError) as error:
         await admin.close()
-        raise ServiceUnavailable(
-            f"no Kafka broker answers at {settings.kafka_bootstrap} ({error}); "
-            "start one, or set INTEREST_KAFKA_BOOTSTRAP"
-        ) from error
+        raise ServiceUnavailable(await no_broker(settings, error)) from error
     try:
         yield admin
     finally:
@@ -113,6 +137,33 @@ async def partition_counts(admin: AIOKafkaAdminClient) -> dict[str, int]:
     return {topic["topic"]: len(topic["partitions"]) for topic in described}
 
 
+async def owned_partitions(settings: Settings) -> set[tuple[str, int]] | None:
+    """Give the (topic, partition) pairs that members of the group are assigned.
+
+    Returns:
+        None while that is not known: the group is rebalancing, or the broker does not tell.
+
+    Raises:
+        ServiceUnavailable: no broker answers.
+    """
+    async with admin_client(settings) as admin:
+        try:
+            [response] = await admin.describe_consumer_groups([settings.group_id])
+        except KafkaError as error:
+            raise ServiceUnavailable(
+                f"the broker does not describe the group: {error!r}"
+            ) from error
+    [(code, _, state, _, _, members, *_)] = response.groups
+    if code or state != "Stable":
+        return None
+    return {
+        (topic, number)
+        for member in members
+        for topic, numbers in ConsumerProtocolMemberAssignment.decode(member[4]).assignment
+        for number in numbers
+    }
+
+
 async def ensure_topics(settings: Settings) -> TopicReport:
     """Create the topics that are missing, and check that those which exist fit together.
 
@@ -121,7 +172,7 @@ async def ensure_topics(settings: Settings) -> TopicReport:
         TopicMismatch: co-partitioned topics have different numbers of partitions.
     """
     names = TopicNames.of(settings)
-    configs = topic_configs(names)
+    configs = topic_configs(names, settings.dead_letter_days)
     async with admin_client(settings) as admin:
         try:
             counts = await partition_counts(admin)
@@ -132,21 +183,37 @@ async def ensure_topics(settings: Settings) -> TopicReport:
                     names.behaviours, partitions, settings.partitions,
                 )  # fmt: skip
             missing = tuple(name for name in configs if name not in counts)
-            await _create(admin, missing, configs, partitions, settings.replication)
+            # Every worker reads all of the control topic, in order.
+            wanted = {**dict.fromkeys(configs, partitions), names.control: 1}
+            await _create(admin, missing, configs, wanted, settings.replication)
             counts = await _settled(admin, configs)
         except (KafkaError, TimeoutError) as error:
             raise ServiceUnavailable(f"the broker did not create the topics: {error!r}") from error
-    for name in (names.routed, names.windows):
-        count = counts[name]
-        if count != counts[names.behaviours]:
-            raise TopicMismatch(
-                f"topic {name} has {count} partitions, "
-                f"{names.behaviours} has {counts[names.behaviours]}; "
-                "windows would land on wrong workers: delete the empty one, or set "
-                "INTEREST_TOPIC_PREFIX to start apart"
-            )
+    check_counts(names, counts)
     existing = tuple(name for name in configs if name not in missing)
     return TopicReport(counts[names.behaviours], missing, existing)
+
+
+def check_counts(names: TopicNames, counts: Mapping[str, int]) -> None:
+    """Return if the topics that share partitions have the same number of them.
+
+    Raises:
+        TopicMismatch: one has another; the line says what to do.
+    """
+    n = counts[names.behaviours]
+    for name in names.copartitioned:
+        if counts[name] == n:
+            continue
+        # Growing leaves `behaviours` for the end, so where the changelog has more it is not over.
+        remedy = (
+            f"growing was interrupted: run `interest topics grow {counts[names.windows]}` again"
+            if counts[names.windows] > n
+            else "delete the empty one, or set INTEREST_TOPIC_PREFIX to start apart"
+        )
+        raise TopicMismatch(
+            f"topic {name} has {counts[name]} partitions, {names.behaviours} has {n}; "
+            f"windows would land on wrong workers: {remedy}"
+        )
 
 
 async def _settled(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str, int]:
@@ -163,7 +230,7 @@ async def _create(
     admin: AIOKafkaAdminClient,
     names: tuple[str, ...],
     configs: dict[str, dict[str, str]],
-    partitions: int,
+    partitions: Mapping[str, int],
     replication: int,
 ) -> None:
     if not names:
@@ -172,7 +239,7 @@ async def _create(
         [
             NewTopic(
                 name=name,
-                num_partitions=partitions,
+                num_partitions=partitions[name],
                 replication_factor=replication,
                 topic_configs=configs[name],
             )

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, NamedTuple, cast
 
 import faust
 from aiokafka.errors import (
@@ -32,6 +32,9 @@ _CHUNKS_AHEAD = 2
 #: cannot be interrupted, and a freed partition's records are already here.
 _BUSY_WAIT_S = 0.02
 _COMMIT_S = 10.0
+#: Metadata of our commits: one without it was made by somebody else.
+COMMIT_MARK = "interest"
+_SOURCE_S = 30.0
 
 
 class Chunk:
@@ -43,6 +46,15 @@ class Chunk:
         self.tp = tp
         self.records = records
         self.generation = generation
+
+
+class SourceOffsets(NamedTuple):
+    """What a broker says of a partition: first and end offset, the group's commit, whether ours."""
+
+    start: int
+    end: int
+    committed: int | None
+    ours: bool
 
 
 class ChunkSchema(faust.Schema[Any, Any]):
@@ -208,7 +220,7 @@ class ChunkConsumer(driver.Consumer):
             if consumer._coordinator.generation != generation:
                 return False
             marks = {
-                TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, "")
+                TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, COMMIT_MARK)
                 for tp, offset in offsets.items()
             }
             try:
@@ -223,6 +235,40 @@ class ChunkConsumer(driver.Consumer):
 
         committed: bool = await thread.call_thread(commit)
         return committed
+
+    async def source_offsets(self, tps: Iterable[TP]) -> dict[TP, SourceOffsets]:
+        """Ask the broker for start, end and commit of partitions.
+
+        Raises:
+            KafkaError: it did not answer.
+        """
+        wanted = [TopicPartition(*tp) for tp in tps]
+        thread = self._thread
+
+        async def ask() -> dict[TP, SourceOffsets]:
+            consumer = thread._ensure_consumer()
+            starts = await consumer.beginning_offsets(wanted)
+            ends = await consumer.end_offsets(wanted)
+            commits = await consumer._coordinator.fetch_committed_offsets(wanted)
+            found: dict[TP, SourceOffsets] = {}
+            for tp in wanted:
+                commit = commits.get(tp)
+                found[TP(*tp)] = SourceOffsets(
+                    starts[tp],
+                    ends[tp],
+                    None if commit is None or commit.offset < 0 else commit.offset,
+                    commit is not None and commit.metadata == COMMIT_MARK,
+                )
+            return found
+
+        async def bounded() -> dict[TP, SourceOffsets]:
+            try:
+                return await asyncio.wait_for(ask(), _SOURCE_S)
+            except TimeoutError as error:
+                raise KafkaTimeoutError(f"no answer in {_SOURCE_S:g} s") from error
+
+        answer: dict[TP, SourceOffsets] = await thread.call_thread(bounded)
+        return answer
 
 
 class ChunkTransport(driver.Transport):

@@ -8,7 +8,7 @@ the highest token wins: a worker that woke after a long stop may write an old wi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, cast
 
 import faust
@@ -17,74 +17,219 @@ from faust.stores.base import Store
 from faust.types import TP, EventT
 
 from interest.errors import CorruptRecord
+from interest.forgetting import Marker, joined
 from interest.vector import Token
-from interest.window import BehaviourWindow, window_from_bytes
+from interest.window import BehaviourWindow
 from streams.popular import PopularItems
 from streams.transport import Chunk
+from streams.window_records import MARKER_KEY, Held, Tombstone, WindowRecords, marker_key
 
 log = logging.getLogger(__name__)
-
-
-class Held(msgspec.Struct):
-    """A window in memory, and the generation of the worker that last changed it."""
-
-    window: BehaviourWindow
-    generation: int
-
-    @property
-    def token(self) -> Token:
-        """What orders writes of this window."""
-        return Token(self.window.era, self.generation, self.window.revision)
 
 
 class Partition:
     """Everything a worker holds of one partition; dropped whole when it is revoked."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, hash_of: Callable[[str], bytes]) -> None:
         self.number = number
         self.held: dict[str, Held] = {}
         #: Windows the changelog does not have yet, as they stood when it last had them.
         self.changed: dict[str, BehaviourWindow] = {}
+        #: Tombstones the changelog must get, by record key.
+        self.removed: dict[bytes, Tombstone] = {}
+        self.markers: dict[bytes, Marker] = {}
+        #: Markers the changelog must get, by subject hash.
+        self.marked: dict[bytes, Marker] = {}
         self.popular = PopularItems()
+        #: What a window that is not held must exceed: the highest token that was let go.
+        self._floor = Token(0, 0, 0)
+        self._tombstones: dict[bytes, Tombstone] = {}
+        self._hash_of = hash_of
+
+    @property
+    def unwritten(self) -> bool:
+        """True while the changelog lacks something of this partition."""
+        return bool(self.changed or self.removed or self.marked)
 
     def window(self, subject_id: str) -> BehaviourWindow:
-        """Give a subject's window; an empty one where there is none yet."""
+        """Give a subject's window; where there is none yet, an empty one to build on."""
         held = self.held.get(subject_id)
-        return BehaviourWindow(subject_id=subject_id) if held is None else held.window
+        if held is not None:
+            return held.window
+        below = self._below(subject_id)
+        return BehaviourWindow(subject_id=subject_id, era=below.era, revision=below.revision)
 
-    def replace(self, window: BehaviourWindow, generation: int) -> None:
+    def marker(self, subject_id: str) -> Marker | None:
+        """Give the marker of a person who was forgotten."""
+        return self.markers.get(self._hash_of(subject_id)) if self.markers else None
+
+    def _below(self, subject_id: str) -> Token:
+        """Give the highest token under which something of this subject may be written."""
+        below = self._floor
+        held = self.held.get(subject_id)
+        if held is not None:
+            below = max(below, held.token)
+        marker = self.marker(subject_id)
+        return below if marker is None else max(below, marker.token)
+
+    def replace(
+        self,
+        window: BehaviourWindow,
+        generation: int,
+        *,
+        touched_ms: int | None = None,
+        ahead: Mapping[str, int] | None = None,
+    ) -> None:
         """Put a changed window in place; the next checkpoint writes it.
 
-        A window of a later generation than ours means that the group was reset and counts anew:
+        A token of a later generation than ours means that the group was reset and counts anew:
         the era rises, so that recovery does not take the old window for the newer one.
-        """
-        held = self.held.get(window.subject_id)
-        if held is not None and held.generation > generation:
-            window = msgspec.structs.replace(window, era=max(window.era, held.window.era + 1))
-        self.changed.setdefault(window.subject_id, self.window(window.subject_id))
-        self.held[window.subject_id] = Held(window, generation)
 
-    def restore(self, raw: bytes) -> None:
-        """Take a changelog record, unless a higher token is held.
-
-        Raises:
-            CorruptRecord: the bytes are no window.
+        Args:
+            touched_ms: when its user did something; without it the time is kept.
+            ahead: see :class:`Held`; without it what is known is kept.
         """
-        window, generation = window_from_bytes(raw)
-        restored = Held(window, generation)
-        held = self.held.get(window.subject_id)
+        subject_id = window.subject_id
+        below = self._below(subject_id)
+        if below.generation > generation:
+            window = msgspec.structs.replace(window, era=max(window.era, below.era + 1))
+        self.changed.setdefault(subject_id, self.window(subject_id))
+        self.removed.pop(subject_id.encode(), None)
+        held = self.held.get(subject_id)
         if held is None:
-            self.popular.replace((), window.events)
-        elif restored.token >= held.token:
-            # Equal: a note on the same window (unresolved); the later one counts.
-            self.popular.replace(held.window.events, window.events)
-            self.changed.pop(window.subject_id, None)
+            held = self.held[subject_id] = Held(window, generation)
+        held.window, held.generation = window, generation
+        if touched_ms is not None:
+            held.touched_ms = touched_ms
+        if ahead or held.ahead:
+            ids = {event.event_id for event in window.events}
+            held.ahead = {k: v for k, v in {**held.ahead, **(ahead or {})}.items() if k in ids}
+
+    def remove(self, subject_id: str) -> None:
+        """Let a window go, here and with the next checkpoint from the changelog."""
+        held = self.held[subject_id]
+        self.changed.setdefault(subject_id, held.window)
+        key = subject_id.encode()
+        self.removed[key] = Tombstone(key, held.token)
+        self._floor = max(self._floor, held.token)
+        del self.held[subject_id]
+
+    def forget(self, subject_id: str, time_ms: int, generation: int) -> Marker:
+        """Forget a person up to a moment: set the marker, take what is older from the window.
+
+        Returns:
+            the marker, which outranks the window as it was; of a request that is known, the
+            marker that answers it.
+        """
+        known = self.marker(subject_id)
+        if known is not None and known.time_ms >= time_ms:
+            return known
+        below = self._below(subject_id)
+        era = below.era + 1 if below.generation > generation else below.era
+        marker = joined(
+            Marker(self._hash_of(subject_id), time_ms, Token(era, generation, below.revision + 1)),
+            known,
+        )
+        self.adopt(subject_id, marker, generation)
+        return marker
+
+    def adopt(self, subject_id: str, marker: Marker, generation: int) -> None:
+        """Obey a marker, ours or one that the vector store holds."""
+        known = self.markers.get(marker.subject_hash)
+        marker = joined(marker, known)
+        if marker != known:
+            self.markers[marker.subject_hash] = self.marked[marker.subject_hash] = marker
+            self.removed.pop(marker_key(marker), None)
+        self._apply(subject_id, marker, generation)
+
+    def unmark(self, marker: Marker) -> None:
+        """Let a marker go whose time is over."""
+        del self.markers[marker.subject_hash]
+        self.marked.pop(marker.subject_hash, None)
+        self.removed[marker_key(marker)] = Tombstone(marker_key(marker), marker.token)
+
+    def _apply(self, subject_id: str, marker: Marker, generation: int) -> None:
+        held = self.held.get(subject_id)
+        if held is None:
+            return
+        kept = tuple(
+            event
+            for event in held.window.events
+            if not is_forgotten(int(event.ts), held.ahead.get(event.event_id), marker)
+        )
+        if held.token > marker.token and len(kept) == len(held.window.events):
+            return  # it was built knowing the marker
+        held.sound = None
+        above = max(held.token, marker.token)
+        window = msgspec.structs.replace(
+            held.window, events=kept, era=above.era, revision=above.revision + 1
+        )
+        self.replace(window, generation)
+        if not kept:
+            self.remove(subject_id)
+
+    def restore(self, entry: Held | Marker | Tombstone) -> None:
+        """Take what a changelog record says, unless something higher is known."""
+        if isinstance(entry, Marker):
+            held_marker = self.markers.get(entry.subject_hash)
+            self.markers[entry.subject_hash] = joined(entry, held_marker)
+        elif isinstance(entry, Tombstone):
+            self._restore_tombstone(entry)
         else:
+            self._restore_window(entry)
+
+    def _restore_window(self, restored: Held) -> None:
+        subject_id = restored.window.subject_id
+        gone = self._tombstones.get(subject_id.encode())
+        held = self.held.get(subject_id)
+        if held is not None and held.token > restored.token:
             # A woken zombie wrote an old window last. Compaction would keep only that one, so
             # the next checkpoint writes ours again.
-            self.changed.setdefault(window.subject_id, held.window)
+            self.changed.setdefault(subject_id, held.window)
             return
-        self.held[window.subject_id] = restored
+        if gone is not None and gone.token >= restored.token:
+            self.removed[gone.key] = gone  # likewise, behind a tombstone
+            return
+        # Equal: a note on the same window (unresolved); the later one counts.
+        self.popular.replace(() if held is None else held.window.events, restored.window.events)
+        self.changed.pop(subject_id, None)
+        self.removed.pop(subject_id.encode(), None)
+        self.held[subject_id] = restored
+
+    def _restore_tombstone(self, tombstone: Tombstone) -> None:
+        subject_id = tombstone.key.decode(errors="replace")
+        held = self.held.get(subject_id)
+        if held is not None and held.token > tombstone.token:
+            self.changed.setdefault(subject_id, held.window)  # a zombie's, as above
+            return
+        if held is not None:
+            self.popular.replace(held.window.events, ())
+            self.changed.pop(subject_id, None)
+            del self.held[subject_id]
+        self._floor = max(self._floor, tombstone.token)
+        self._tombstones[tombstone.key] = tombstone
+
+    def recovered(self, generation: int) -> None:
+        """Finish the recovery: nothing older than a marker stays."""
+        for tombstone in self._tombstones.values():
+            marker = self.markers.get(tombstone.key.removeprefix(MARKER_KEY))
+            if marker is not None and marker.token <= tombstone.token:
+                del self.markers[marker.subject_hash]
+        self._tombstones.clear()
+        if self.markers:
+            for subject_id in list(self.held):
+                marker = self.marker(subject_id)
+                if marker is not None:
+                    self._apply(subject_id, marker, generation)
+
+
+def is_forgotten(ts: int, arrived_ms: int | None, marker: Marker) -> bool:
+    """Tell whether an event belongs to what its person asked to be forgotten.
+
+    Args:
+        arrived_ms: Unix ms; None where the event's own time is not after it.
+    """
+    return ts <= marker.time_ms or (arrived_ms is not None and arrived_ms <= marker.time_ms)
 
 
 class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,unused-ignore]
@@ -92,10 +237,14 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
 
     #: Called with each partition that has been recovered, before its events are read.
     on_recovered: Callable[[Iterable[Partition]], None]
+    #: How changelog records are read.
+    records: WindowRecords
+    hash_of: Callable[[str], bytes]
 
     def __post_init__(self) -> None:
         self.partitions: dict[int, Partition] = {}
         self._recovering: set[int] = set()
+        self._generation = 0
         self.on_recovered = lambda partitions: None
         self.on_dropped: Callable[[int], None] = lambda number: None
         self.on_generation: Callable[[int], None] = lambda generation: None
@@ -104,7 +253,7 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         """Give a partition's state, empty at first."""
         found = self.partitions.get(number)
         if found is None:
-            found = self.partitions[number] = Partition(number)
+            found = self.partitions[number] = Partition(number, self.hash_of)
         return found
 
     def n_windows(self) -> int:
@@ -127,10 +276,8 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
             partition = self.partition(chunk.tp.partition)
             self._recovering.add(chunk.tp.partition)
             for record in chunk.records:
-                if record.value is None:
-                    continue
                 try:
-                    partition.restore(record.value)
+                    partition.restore(self.records.read(record))
                 except CorruptRecord as error:
                     # Raising here would be swallowed by Faust's recovery loop, and the rest of
                     # the chunk with it. The window is rebuilt by the user's next events.
@@ -146,6 +293,7 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         generation_id: int = 0,
     ) -> None:
         """Drop what another worker owns now; called before anything new is read."""
+        self._generation = generation_id
         self.on_generation(generation_id)
         changelog = self.table.changelog_topic.get_topic_name()
         for tp in revoked:
@@ -157,8 +305,11 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
 
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         """Announce the recovered partitions."""
-        recovered, self._recovering = self._recovering, set()
-        self.on_recovered([self.partition(number) for number in sorted(recovered)])
+        numbers, self._recovering = self._recovering, set()
+        recovered = [self.partition(number) for number in sorted(numbers)]
+        for partition in recovered:
+            partition.recovered(self._generation)
+        self.on_recovered(recovered)
 
     def backup_partition(self, *args: Any, **kwargs: Any) -> Any:
         """Windows have one copy on disk, the changelog."""

@@ -245,6 +245,6 @@ async def test_an_existing_behaviours_topic_decides_the_number_of_partitions(
     await admin.close()
     report = await ensure_topics(harness.settings)
     assert report.partitions == 3
-    assert len(report.created) == 6
+    assert len(report.created) == 8
     again = await ensure_topics(harness.settings)
     assert again.created == ()

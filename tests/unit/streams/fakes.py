@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -13,6 +14,7 @@ from faust.types import TP
 from numpy.typing import NDArray
 
 from interest.bundle import LiveModel
+from interest.errors import EncoderUnavailable
 from interest.forgetting import Marker, joined, subject_hash
 from interest.item import EncodedItem, Item, unit
 from interest.ports import UserState, VectorUpdate
@@ -20,9 +22,17 @@ from interest.vector import Token, VectorHead
 from interest.window import BehaviourWindow
 from streams.outbox import Record
 from streams.transport import Chunk
+from streams.window_records import WindowRecords
 from streams.windows import Partition
 
 T0 = 1_700_000_000_000
+
+
+RECORDS = WindowRecords("windows")
+
+
+def empty_partition(number: int) -> Partition:
+    return Partition(number, partial(subject_hash, ""))
 
 
 class KafkaRecord(NamedTuple):
@@ -69,7 +79,7 @@ class Windows:
         self.partitions: dict[int, Partition] = {}
 
     def partition(self, number: int) -> Partition:
-        return self.partitions.setdefault(number, Partition(number))
+        return self.partitions.setdefault(number, empty_partition(number))
 
     def n_windows(self) -> int:
         return sum(len(partition.held) for partition in self.partitions.values())
@@ -184,6 +194,9 @@ class CountingEncoder:
         self.batches: list[list[str]] = []
         self.poison: Callable[[BehaviourWindow], bool] = lambda window: False
         self.nan: Callable[[BehaviourWindow], bool] = lambda window: False
+        #: Windows that the device takes at once.
+        self.most = 1_000
+        self.n_refused = 0
 
     def n_tokens(self, window: BehaviourWindow) -> int:
         return len(window.events)
@@ -191,7 +204,11 @@ class CountingEncoder:
     def encode(
         self, windows: Sequence[BehaviourWindow], items: Mapping[str, EncodedItem]
     ) -> NDArray[np.float32]:
-        self.batches.append([window.subject_id for window in windows])
+        if len(windows) > self.most:
+            self.n_refused += 1
+            raise EncoderUnavailable("out of memory")
+        if windows[0].subject_id != "canary":
+            self.batches.append([window.subject_id for window in windows])
         if any(self.poison(window) for window in windows):
             raise RuntimeError("device-side assert")
         rows = unit(np.array([[len(window.events), 1.0] for window in windows]))

@@ -17,7 +17,7 @@ from interest.window import WindowLimits, fold, window_from_bytes
 from streams.checkpoint import Checkpoint
 from streams.dirty import DirtyUsers
 from streams.progress import Progress
-from tests.unit.streams.fakes import Outbox, Vectors, Windows, event_json
+from tests.unit.streams.fakes import RECORDS, Outbox, Vectors, Windows, event_json
 
 SOURCE = TP("behaviours", 0)
 
@@ -40,7 +40,7 @@ class Harness:
         self.progress.start(1)
         self.outbox, self.vectors, self.consumer = Outbox(), Vectors(), Consumer()
         self.checkpoint = Checkpoint(
-            settings=Settings(), changelog="windows", windows=self.windows, dirty=self.dirty,  # type: ignore[arg-type]
+            settings=Settings(), records=RECORDS, windows=self.windows, dirty=self.dirty,  # type: ignore[arg-type]
             progress=self.progress, outbox=self.outbox, vectors=self.vectors,  # type: ignore[arg-type]
             metrics=NoMetrics(),
         )  # fmt: skip

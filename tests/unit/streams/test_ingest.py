@@ -9,11 +9,14 @@ from faust.types import TP
 
 from interest.metrics import NoMetrics
 from interest.partition import partition_of
+from interest.pseudonyms import Pseudonyms
+from interest.sealing import IN_THE_CLEAR
 from interest.settings import Settings
 from interest.window import WindowLimits
 from streams.dirty import DirtyUsers
-from streams.ingest import SOURCE_TIMESTAMP, Ingest
+from streams.ingest import Ingest
 from streams.progress import Progress
+from streams.routing import SOURCE_TIMESTAMP
 from streams.topics import TopicNames
 from tests.unit.streams.fakes import T0, KafkaRecord, Outbox, Windows, chunk, event_json
 
@@ -31,7 +34,8 @@ class Harness:
         self.ingest = Ingest(
             names=NAMES, n_partitions=N, limits=WindowLimits(), windows=self.windows,  # type: ignore[arg-type]
             dirty=self.dirty, progress=self.progress, outbox=self.outbox,  # type: ignore[arg-type]
-            known_items={"i"}, clock=lambda: T0, metrics=NoMetrics(),
+            known_items={"i"}, max_uncommitted=1_000, pseudonym=Pseudonyms(""),
+            sealer=IN_THE_CLEAR, clock=lambda: T0, metrics=NoMetrics(),
         )  # fmt: skip
 
     async def handle(self, *values: Any, topic: str = NAMES.behaviours, at: int = HOME) -> None:

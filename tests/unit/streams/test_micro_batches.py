@@ -13,11 +13,14 @@ import pytest
 from interest.bundle import BundleConfig, ModelBundle, TextModel
 from interest.errors import ServiceUnavailable
 from interest.event import decode_event
+from interest.forgetting import Marker, subject_hash
 from interest.metrics import NoMetrics
 from interest.vector import Token
 from interest.window import WindowLimits, fold
-from streams.dirty import DirtyUsers, Mark
-from streams.micro_batches import Announcement, MicroBatches
+from streams.change_feed import Announcement, ChangeFeed
+from streams.dirty import DirtyUsers
+from streams.encoding import WindowEncoding
+from streams.micro_batches import MicroBatches, Poisoned, Refused
 from tests.unit.streams.fakes import (
     T0,
     CountingEncoder,
@@ -39,12 +42,18 @@ class Harness:
     def __init__(self) -> None:
         self.windows, self.dirty, self.vectors = Windows(), DirtyUsers(), Vectors()
         self.encoder, self.outbox, self.items = CountingEncoder(), Outbox(), Items("i")
-        self.refused: list[tuple[Mark, Token]] = []
+        self.refused: list[Refused] = []
+        self.poisoned: list[Poisoned] = []
         self._executor = ThreadPoolExecutor(1)
+        self.feed = ChangeFeed(self.outbox, "user-vectors", lease_s=60)  # type: ignore[arg-type]
 
-    async def _on_refused(self, refusals: Sequence[tuple[Mark, Token]]) -> None:
+    async def _on_refused(self, refusals: Sequence[Refused]) -> None:
         self.refused += refusals
-        self.dirty.confirm([mark for mark, _ in refusals])
+        self.dirty.confirm([refusal.job.mark for refusal in refusals])
+
+    async def _on_poisoned(self, poisoned: Poisoned) -> None:
+        self.poisoned.append(poisoned)
+        self.dirty.confirm([poisoned.job.mark])
 
     def see(self, user: str, *event_ids: str, item_id: str = "i") -> None:
         partition = self.windows.partition(0)
@@ -56,10 +65,11 @@ class Harness:
     async def running(self) -> AsyncIterator[None]:
         batches = MicroBatches(
             bundle=BUNDLE, encoder=self.encoder, windows=self.windows, dirty=self.dirty,  # type: ignore[arg-type]
-            lookup=self.items, vectors=self.vectors, outbox=self.outbox,  # type: ignore[arg-type]
-            feed_topic="user-vectors", budget_tokens=1_000, executor=self._executor,
-            clock=lambda: T0 + 5, metrics=NoMetrics(), source_offset=lambda n: 41,
-            refused=self._on_refused,
+            encoding=WindowEncoding(self.encoder, self._executor, WindowLimits()),
+            lookup=self.items, vectors=self.vectors,
+            feed=self.feed,
+            budget_tokens=1_000, clock=lambda: T0 + 5, metrics=NoMetrics(),
+            source_offset=lambda n: 41, refused=self._on_refused, poisoned=self._on_poisoned,
         )  # fmt: skip
         task = asyncio.create_task(batches.run())
         yield
@@ -117,6 +127,53 @@ async def test_a_window_that_cannot_be_encoded_is_isolated(harness: Harness) -> 
     async with harness.running():
         await harness.settle()
     assert sorted(harness.vectors.stored) == ["a", "b", "d", "e", "g"]
+    assert [found.job.mark.subject_id for found in harness.poisoned] == ["c", "f"]
+
+
+async def test_a_device_that_takes_no_big_batch_gets_smaller_ones(harness: Harness) -> None:
+    for user in "abcdefg":
+        harness.see(user, "e")
+    harness.encoder.most = 2
+    async with harness.running():
+        await harness.settle()
+    assert sorted(harness.vectors.stored) == list("abcdefg")
+    assert harness.poisoned == []
+
+
+async def test_a_device_that_fails_on_everything_makes_nobody_poison(harness: Harness) -> None:
+    harness.see("a", "e")
+    harness.encoder.most = 0
+    async with harness.running():
+        while harness.encoder.n_refused < 3:
+            await asyncio.sleep(0)
+        assert len(harness.dirty) == 1
+        harness.encoder.most = 100
+        await harness.settle()
+    assert sorted(harness.vectors.stored) == ["a"]
+    assert harness.poisoned == []
+
+
+async def test_a_marker_that_refuses_is_handed_on(harness: Harness) -> None:
+    harness.see("u", "a")
+    marker = Marker(subject_hash("", "u"), T0, Token(0, 5, 1), 1)
+    harness.vectors.markers[marker.subject_hash] = marker
+    async with harness.running():
+        await harness.settle()
+    assert [refusal.by for refusal in harness.refused] == [marker]
+    assert harness.vectors.stored == {}
+
+
+async def test_an_upsert_whose_worker_was_stopped_since_is_not_announced(harness: Harness) -> None:
+    harness.feed.lease_s = 0
+    harness.see("u", "a")
+    async with harness.running():
+        await harness.settle()
+        harness.feed.lease_s = 60
+        while not harness.outbox.sent:
+            await asyncio.sleep(0)
+    # Encoded once more, under the same token, and announced only then.
+    assert harness.encoder.batches == [["u"], ["u"]]
+    assert len(harness.outbox.sent) == 1
 
 
 async def test_a_store_that_is_away_is_waited_for_and_nothing_is_lost(harness: Harness) -> None:
@@ -161,7 +218,7 @@ async def test_a_higher_generation_is_reported_as_refused(harness: Harness) -> N
         )
         harness.see("u", "b")
         await harness.settle()
-    assert [(mark.subject_id, stored) for mark, stored in harness.refused] == [("u", (0, 7, 0))]
+    assert [(r.job.mark.subject_id, r.by) for r in harness.refused] == [("u", (0, 7, 0))]
 
 
 async def test_an_item_that_is_missing_marks_the_window_until_it_comes(harness: Harness) -> None:

@@ -14,12 +14,13 @@ from faust.types import TP
 from interest.event import decode_event
 from interest.ports import VectorUpdate
 from interest.vector import Token, UserVector
-from interest.window import WindowLimits, fold, window_from_bytes, window_to_bytes
+from interest.window import WindowLimits, fold, window_from_bytes
 from streams.dirty import DirtyUsers, Mark
 from streams.items_feed import KnownItem
 from streams.ownership import Ownership
 from streams.progress import Progress
-from tests.unit.streams.fakes import T0, Outbox, Vectors, Windows, event_json
+from streams.window_records import Held
+from tests.unit.streams.fakes import RECORDS, T0, Outbox, Vectors, Windows, event_json
 
 SOURCE = TP("behaviours", 0)
 
@@ -52,7 +53,7 @@ class Harness:
         self.vectors, self.outbox, self.consumer = Vectors(), Outbox(), Consumer()
         self.progress.start(3)
         self.ownership = Ownership(
-            model_id="m", changelog="windows", windows=self.windows, dirty=self.dirty,  # type: ignore[arg-type]
+            model_id="m", records=RECORDS, windows=self.windows, dirty=self.dirty,  # type: ignore[arg-type]
             progress=self.progress, vectors=self.vectors, outbox=self.outbox,  # type: ignore[arg-type]
         )  # fmt: skip
         self.partition = self.windows.partition(0)
@@ -130,6 +131,6 @@ async def test_a_zombies_record_at_the_end_of_the_changelog_is_written_over(
 ) -> None:
     harness.partition.changed.clear()
     old = msgspec.structs.replace(harness.partition.window("u"), events=(), revision=9)
-    harness.partition.restore(window_to_bytes(old, generation=2))
+    harness.partition.restore(Held(old, 2))
     assert len(harness.partition.window("u").events) == 1
     assert "u" in harness.partition.changed, "the next checkpoint writes ours again"

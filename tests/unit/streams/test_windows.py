@@ -7,10 +7,13 @@ import itertools
 import msgspec
 import pytest
 
+from interest.errors import CorruptRecord
 from interest.event import decode_event
-from interest.window import BehaviourWindow, WindowLimits, fold, window_to_bytes
-from streams.windows import Partition
-from tests.unit.streams.fakes import event_json
+from interest.forgetting import Marker, subject_hash
+from interest.vector import Token
+from interest.window import BehaviourWindow, WindowLimits, fold
+from streams.window_records import Held, Tombstone
+from tests.unit.streams.fakes import RECORDS, T0, KafkaRecord, empty_partition, event_json
 
 EMPTY = BehaviourWindow(subject_id="u")
 
@@ -23,39 +26,137 @@ def window(n: int, *, era: int = 0, revision: int = 1) -> BehaviourWindow:
 @pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
 def test_recovery_keeps_the_highest_token_whatever_was_written_last(order: tuple[int, ...]) -> None:
     records = [
-        window_to_bytes(window(1, revision=90), generation=1),  # a zombie, far ahead in revisions
-        window_to_bytes(window(2, revision=3), generation=2),
-        window_to_bytes(window(3, revision=4), generation=2),
-        window_to_bytes(window(4, era=1, revision=2), generation=1),  # after a group reset
+        Held(window(1, revision=90), 1),  # a zombie, far ahead in revisions
+        Held(window(2, revision=3), 2),
+        Held(window(3, revision=4), 2),
+        Held(window(4, era=1, revision=2), 1),  # after a group reset
     ]
-    partition = Partition(0)
+    partition = empty_partition(0)
     for i in order:
         partition.restore(records[i])
     assert len(partition.window("u").events) == 4
     counts = partition.popular.top(10, 7)
-    fresh = Partition(0)
+    fresh = empty_partition(0)
     fresh.restore(records[3])
     assert counts == fresh.popular.top(10, 7)
 
 
 def test_a_group_that_counts_anew_outranks_its_own_past() -> None:
-    partition = Partition(0)
-    partition.restore(window_to_bytes(window(1, revision=9), generation=57))
+    partition = empty_partition(0)
+    partition.restore(Held(window(1, revision=9), 57))
     partition.replace(window(2, revision=10), generation=1)  # the group was deleted
     assert partition.held["u"].token == (1, 1, 10)
     partition.replace(window(3, era=1, revision=11), generation=1)
     assert partition.held["u"].token == (1, 1, 11)
-    fresh = Partition(0)
-    fresh.restore(window_to_bytes(partition.window("u"), 1))
-    fresh.restore(window_to_bytes(window(1, revision=9), generation=57))
+    fresh = empty_partition(0)
+    fresh.restore(Held(partition.window("u"), 1))
+    fresh.restore(Held(window(1, revision=9), 57))
     assert len(fresh.window("u").events) == 3
 
 
 def test_a_changed_window_remembers_what_the_changelog_has() -> None:
-    partition = Partition(0)
-    partition.restore(window_to_bytes(window(1), 1))
+    partition = empty_partition(0)
+    partition.restore(Held(window(1), 1))
     before = partition.window("u")
     partition.replace(window(2, revision=2), 2)
     partition.replace(window(3, revision=3), 2)
     assert partition.changed == {"u": before}
     assert partition.held["u"].token == (0, 2, 3)
+
+
+def gone(token: tuple[int, int, int], key: bytes = b"u") -> Tombstone:
+    return Tombstone(key, Token(*token))
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_tombstone_counts_by_its_token_whatever_was_written_last(order: tuple[int, ...]) -> None:
+    entries = [Held(window(2, revision=5), 2), gone((0, 2, 5)), Held(window(1, revision=9), 1)]
+    partition = empty_partition(0)
+    for i in order:
+        partition.restore(entries[i])
+    partition.recovered(3)
+    assert partition.held == {}
+    assert partition.popular.top(10, 7) == {}
+    # Where a zombie's window lies behind the tombstone, that must be written again.
+    assert (b"u" in partition.removed) == (order.index(1) < max(order.index(0), order.index(2)))
+    # The user comes back above everything that was let go.
+    assert partition.window("u").revision == 5
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_a_zombies_tombstone_removes_nothing_newer(order: tuple[int, ...]) -> None:
+    entries = [Held(window(1, revision=9), 1), gone((0, 1, 9)), Held(window(2, revision=1), 2)]
+    partition = empty_partition(0)
+    for i in order:
+        partition.restore(entries[i])
+    partition.recovered(3)
+    assert len(partition.window("u").events) == 2
+    assert ("u" in partition.changed) == (order.index(2) < max(order.index(0), order.index(1)))
+
+
+def test_a_user_who_comes_back_outranks_what_was_let_go_even_in_a_reset_group() -> None:
+    partition = empty_partition(0)
+    partition.restore(gone((1, 7, 5)))
+    partition.recovered(2)
+    back = fold(partition.window("v"), [decode_event(event_json("e", "v"))], WindowLimits())
+    partition.replace(back, generation=2)
+    assert partition.held["v"].token == (2, 2, 6)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_recovery_keeps_nothing_that_a_marker_outranks(order: tuple[int, ...]) -> None:
+    marker = Marker(subject_hash("", "u"), T0 + 10, Token(0, 2, 6))
+    entries = [Held(window(3, revision=5), 2), marker, gone((0, 2, 5))]
+    partition = empty_partition(0)
+    for i in order:
+        partition.restore(entries[i])
+    partition.recovered(3)
+    assert partition.held == {}
+    assert partition.marker("u") == marker
+    assert partition.window("u").revision >= 6
+
+
+def test_forgetting_takes_what_is_older_and_what_arrived_before() -> None:
+    partition = empty_partition(0)
+    events = [decode_event(event_json(f"e{ts}", ts=T0 + ts)) for ts in (1, 5, 7, 9)]
+    folded = fold(EMPTY, events, WindowLimits())
+    # e7 has come before the request, though its producer's clock says otherwise.
+    partition.replace(folded, 1, ahead={"e7": T0 + 4})
+    marker = partition.forget("u", T0 + 5, generation=1)
+    assert [event.event_id for event in partition.window("u").events] == ["e9"]
+    assert partition.held["u"].token > marker.token > (0, 1, 1)
+    # Read again after a crash, it changes nothing.
+    token = partition.held["u"].token
+    assert partition.forget("u", T0 + 5, generation=1) == marker
+    assert partition.held["u"].token == token
+    assert partition.forget("u", T0 + 9, generation=1).token > token
+    assert partition.held == {}
+    assert set(partition.removed) == {b"u"}
+
+
+def test_a_marker_whose_time_is_over_leaves_the_changelog() -> None:
+    partition = empty_partition(0)
+    marker = partition.forget("u", T0, generation=1)
+    partition.unmark(marker)
+    [tombstone] = partition.removed.values()
+    fresh = empty_partition(0)
+    fresh.restore(marker)
+    fresh.restore(tombstone)
+    fresh.recovered(2)
+    assert fresh.markers == {}
+
+
+def test_changelog_records_are_read_back_as_they_were_written() -> None:
+    held = Held(window(2), 3, touched_ms=T0, ahead={"e0": 7})
+    marker = Marker(subject_hash("", "u"), T0, Token(1, 2, 3), 4)
+    for record, expected in (
+        (RECORDS.window(5, held), held),
+        (RECORDS.marker(5, marker), marker),
+        (RECORDS.tombstone(5, gone((1, 2, 3))), gone((1, 2, 3))),
+    ):
+        assert (record.topic, record.partition) == ("windows", 5)
+        stored = KafkaRecord("windows", 5, 0, record.key, record.value, headers=record.headers)
+        assert RECORDS.read(stored) == expected
+    assert b"u" not in (RECORDS.marker(5, marker).key or b"")
+    with pytest.raises(CorruptRecord):
+        RECORDS.read(KafkaRecord("windows", 5, 0, b"u", None))

@@ -1,0 +1,130 @@
+"""What happens after partitions were assigned and recovered, before their vectors are written.
+
+The changelog is older than Redis by up to one checkpoint. A new owner who encoded at once would
+put back vectors that show less than the ones that are there. So the marks of a partition are
+held back until its sources are read again to where they ended at the assignment, or for so long
+that fresh events matter more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from aiokafka.errors import KafkaError
+from faust.types import TP
+
+from interest import metrics as m
+from interest.errors import ServiceUnavailable
+from interest.ports import Metrics
+from streams.dirty import DirtyUsers
+from streams.items_feed import KnownItem
+from streams.outbox import backoff_s
+from streams.ownership import Ownership
+from streams.progress import Progress
+from streams.sources import SourceCheck
+from streams.transport import ChunkConsumer
+from streams.windows import Partition, WindowStore
+
+log = logging.getLogger(__name__)
+
+_LOOK_S: Final = 0.02
+
+
+class Assignment:
+    """Brings newly assigned partitions in line, and lets their vectors flow."""
+
+    def __init__(
+        self,
+        *,
+        topics: Sequence[str],
+        catch_up_s: float,
+        windows: WindowStore,
+        dirty: DirtyUsers,
+        progress: Progress,
+        ownership: Ownership,
+        known_items: Mapping[str, KnownItem],
+        metrics: Metrics,
+    ) -> None:
+        self._topics = tuple(topics)
+        self._catch_up_s = catch_up_s
+        self._windows = windows
+        self._dirty = dirty
+        self._progress = progress
+        self._ownership = ownership
+        self._known = known_items
+        self._metrics = metrics
+        self._check = SourceCheck(metrics)
+
+    def hold_back(self, partitions: Sequence[Partition]) -> None:
+        """Keep the marks of partitions apart, from before the first event is read."""
+        for partition in partitions:
+            self._dirty.hold_back(partition.number)
+
+    async def settle(self, partitions: Sequence[Partition], consumer: ChunkConsumer) -> None:
+        """Read again, reconcile with Redis, and release; also where that takes too long."""
+        generation = self._progress.generation
+        try:
+            await self._report(partitions, consumer)
+            await self._caught_up(partitions, consumer, generation)
+        except KafkaError as error:
+            log.warning("vectors go on before their events are read again: %s", error)
+        for partition in partitions:
+            if self._is_ours(partition):
+                self._dirty.release(partition.number)
+        for partition in partitions:
+            await self.reconcile(partition)
+
+    def _is_ours(self, partition: Partition) -> bool:
+        return self._windows.partitions.get(partition.number) is partition
+
+    def _sources(self, partitions: Sequence[Partition]) -> list[TP]:
+        return [TP(topic, part.number) for part in partitions for topic in self._topics]
+
+    async def _report(self, partitions: Sequence[Partition], consumer: ChunkConsumer) -> None:
+        with_windows = [partition.number for partition in partitions if partition.held]
+        await self._check.check(consumer, self._sources(partitions), with_windows)
+
+    async def _caught_up(
+        self, partitions: Sequence[Partition], consumer: ChunkConsumer, generation: int
+    ) -> None:
+        deadline = time.monotonic() + self._catch_up_s
+        offsets = await consumer.source_offsets(self._sources(partitions))
+        waiting = {
+            tp: known.end
+            for tp, known in offsets.items()
+            if known.end > max(known.start, known.committed or 0)
+        }
+        while waiting and generation == self._progress.generation:
+            if time.monotonic() > deadline:
+                log.info("%d source partitions are not read again in time", len(waiting))
+                return
+            await asyncio.sleep(_LOOK_S)
+            waiting = {
+                tp: end for tp, end in waiting.items() if self._progress.positions.get(tp, 0) < end
+            }
+
+    async def reconcile(self, partition: Partition) -> None:
+        """Renew the vectors of a partition that Redis does not hold as it should.
+
+        Redis is waited for; the work ends with the ownership.
+        """
+        for subject_id, held in partition.held.items():
+            if held.window.unresolved and held.window.item_ids & self._known.keys():
+                self._dirty.mark(subject_id, partition.number, None)
+        attempt = 0
+        while self._is_ours(partition):
+            try:
+                n_marked = await self._ownership.reconcile(partition, self._known)
+            except ServiceUnavailable as error:
+                log.warning("reconciling partition %d waits: %s", partition.number, error)
+                await asyncio.sleep(backoff_s(attempt))
+                attempt += 1
+            else:
+                if n_marked:
+                    self._metrics.count(m.RECONCILED, n_marked)
+                    log.info("partition %d: %d vectors renewed", partition.number, n_marked)
+                return

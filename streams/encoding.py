@@ -1,0 +1,147 @@
+"""Encoding windows on a device that may fail, with windows that may be poison.
+
+A batch that raises is cut in halves until what fails stands alone, so the others succeed and a
+device that is out of memory gets smaller batches. What fails alone is poison only if the device
+works: a window of ours that must succeed is tried, and then the failing one once more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from typing import Final, NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from interest.errors import EncoderUnavailable
+from interest.event import Event, EventTimeMs, EventType
+from interest.item import EncodedItem
+from interest.ports import UserEncoder
+from interest.window import BehaviourWindow, WindowLimits, fold
+
+log = logging.getLogger(__name__)
+
+_UNIT_TOLERANCE: Final = 1e-2
+_CANARY: Final = BehaviourWindow(
+    subject_id="canary",
+    events=(
+        Event(
+            event_id="canary",
+            user_id="canary",
+            type=EventType.SEARCH,
+            ts=EventTimeMs(1_700_000_000_000),
+            text="a red mug",
+        ),
+    ),
+)
+
+Items = Mapping[str, EncodedItem]
+
+
+class Encoded(NamedTuple):
+    """Rows by index of the window, and what the others raised, each encoded alone."""
+
+    rows: dict[int, NDArray[np.float32]]
+    failures: dict[int, Exception]
+
+
+class Isolated(NamedTuple):
+    """A window without the events that no encode takes, and these events."""
+
+    window: BehaviourWindow
+    poison: tuple[Event, ...]
+
+
+class WindowEncoding:
+    """Runs an encoder in an executor, and finds what it cannot encode."""
+
+    def __init__(self, encoder: UserEncoder, executor: Executor, limits: WindowLimits) -> None:
+        self._encoder = encoder
+        self._executor = executor
+        self._limits = limits
+
+    async def encode(self, windows: Sequence[BehaviourWindow], items: Items) -> Encoded:
+        """Encode a batch; one failing window does not hurt the others.
+
+        Raises:
+            EncoderUnavailable: the device does not work; a retry is safe.
+        """
+        rows: dict[int, NDArray[np.float32]] = {}
+        failures: dict[int, Exception] = {}
+
+        async def encode(first: int, last: int) -> None:
+            try:
+                matrix = await self._run(windows[first:last], items)
+            except Exception as error:
+                if last - first == 1:
+                    failures[first] = error
+                    return
+                middle = (first + last) // 2
+                await encode(first, middle)
+                await encode(middle, last)
+            else:
+                rows.update(zip(range(first, last), matrix, strict=True))
+
+        await encode(0, len(windows))
+        if failures:
+            await self._check_device()
+            for i in list(failures):
+                try:
+                    rows[i] = (await self._run([windows[i]], items))[0]
+                    del failures[i]
+                except Exception as error:
+                    failures[i] = error
+        return Encoded(rows, failures)
+
+    async def _check_device(self) -> None:
+        try:
+            await self._run([_CANARY], {})
+        except Exception as error:
+            raise EncoderUnavailable(f"the encoder fails on every window: {error}") from error
+
+    async def _run(self, windows: Sequence[BehaviourWindow], items: Items) -> NDArray[np.float32]:
+        loop = asyncio.get_running_loop()
+        matrix = await loop.run_in_executor(self._executor, self._encoder.encode, windows, items)
+        lengths = np.linalg.norm(matrix, axis=1)
+        # NaN compares false.
+        if not np.all((lengths == 0) | (np.abs(lengths - 1) <= _UNIT_TOLERANCE)):
+            raise FloatingPointError("the encoder gave NaN, infinity or no unit vector")
+        return matrix
+
+    async def isolate(
+        self, window: BehaviourWindow, sound: BehaviourWindow | None, items: Items
+    ) -> Isolated:
+        """Find the events that make a window fail, each tried on top of what is sound.
+
+        Args:
+            sound: the window as it was last encoded; None where that is not known.
+
+        Returns:
+            the window without its poison, with what that had pushed out, same revision.
+        """
+        base = msgspec.structs.replace(window, events=())
+        if sound is not None and await self._works(sound, items):
+            base = msgspec.structs.replace(window, events=sound.events)
+        held = {event.event_id: event for event in base.events}
+        poison: list[Event] = []
+        for event in window.events:
+            if held.get(event.event_id) == event:
+                continue
+            candidate = fold(base, [event], self._limits)
+            if await self._works(candidate, items):
+                base = candidate
+            else:
+                poison.append(event)
+        return Isolated(msgspec.structs.replace(base, revision=window.revision), tuple(poison))
+
+    async def _works(self, window: BehaviourWindow, items: Items) -> bool:
+        try:
+            await self._run([window], items)
+        except Exception as error:
+            log.info("%d events cannot be encoded: %s", len(window.events), type(error).__name__)
+            return False
+        return True

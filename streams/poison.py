@@ -1,0 +1,99 @@
+"""What becomes of a window that cannot be encoded: its poison turns into dead letters."""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+
+from interest import metrics as m
+from interest.clock import Clock
+from interest.ports import Metrics
+from interest.window import WindowLimits, fold
+from streams.dead_letters import POISON, poison_letter
+from streams.dirty import DirtyUsers
+from streams.encoding import Isolated, WindowEncoding
+from streams.micro_batches import Poisoned
+from streams.outbox import Outbox
+from streams.progress import Progress
+from streams.topics import TopicNames
+from streams.windows import Partition, WindowStore
+
+log = logging.getLogger(__name__)
+
+
+class Poison:
+    """Takes poison events out of windows."""
+
+    def __init__(
+        self,
+        *,
+        names: TopicNames,
+        limits: WindowLimits,
+        encoding: WindowEncoding,
+        windows: WindowStore,
+        dirty: DirtyUsers,
+        progress: Progress,
+        outbox: Outbox,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self._names = names
+        self._limits = limits
+        self._encoding = encoding
+        self._windows = windows
+        self._dirty = dirty
+        self._progress = progress
+        self._outbox = outbox
+        self._clock = clock
+        self._metrics = metrics
+
+    async def remove(self, found: Poisoned) -> None:
+        """Isolate the poison of one user, bury it, and let the rest be encoded.
+
+        The letters are acknowledged before the window changes: killed in between, the next
+        owner finds the same poison and writes the same letters.
+        """
+        job = found.job
+        isolated = await self._encoding.isolate(job.held.window, job.held.sound, found.items)
+        if isolated.poison:
+            log.warning("%d events of a user cannot be encoded (%s)", len(isolated.poison),
+                        type(found.error).__name__)  # fmt: skip
+            await self._outbox.send_all(
+                [
+                    poison_letter(
+                        self._names.dead_letters,
+                        event,
+                        job.mark.partition,
+                        found.error,
+                        self._clock(),
+                    )
+                    for event in isolated.poison
+                ]
+            )
+            self._metrics.count(m.POISON, len(isolated.poison))
+            self._metrics.count(m.DEAD_LETTERS, len(isolated.poison), POISON)
+        partition = self._windows.partitions.get(job.mark.partition)
+        if partition is not None and job.mark.subject_id in partition.held:
+            self._put_in_place(partition, found, isolated)
+            self._dirty.mark(job.mark.subject_id, partition.number, job.mark.since_ms)
+        self._dirty.confirm([job.mark])
+
+    def _put_in_place(self, partition: Partition, found: Poisoned, isolated: Isolated) -> None:
+        tried = found.job.held.window
+        window = partition.window(tried.subject_id)
+        poison = {event.event_id for event in isolated.poison}
+        if not poison:
+            return
+        kept = [event for event in window.events if event.event_id not in poison]
+        # What the poison had pushed out comes back, except to a person forgotten meanwhile.
+        base = isolated.window.events if partition.marker(tried.subject_id) is None else ()
+        clean = fold(
+            msgspec.structs.replace(window, events=base),
+            [event for event in kept if event not in base],
+            self._limits,
+        )
+        partition.replace(
+            msgspec.structs.replace(clean, revision=window.revision + 1),
+            self._progress.generation,
+        )

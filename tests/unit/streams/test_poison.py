@@ -1,0 +1,115 @@
+"""Poison events leave their window, and only they."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from interest.event import decode_event
+from interest.forgetting import subject_hash
+from interest.metrics import NoMetrics
+from interest.settings import Settings
+from interest.window import BehaviourWindow, WindowLimits, fold
+from streams.dirty import DirtyUsers
+from streams.encoding import WindowEncoding
+from streams.letters import read_letter
+from streams.micro_batches import Job, Poisoned
+from streams.poison import Poison
+from streams.progress import Progress
+from streams.topics import TopicNames
+from streams.window_records import Held
+from tests.unit.streams.fakes import (
+    T0,
+    CountingEncoder,
+    KafkaRecord,
+    Outbox,
+    Windows,
+    event_json,
+)
+
+LIMITS = WindowLimits(max_events=4)
+
+
+def poisonous(window: BehaviourWindow) -> bool:
+    return any(event.event_id.startswith("bad") for event in window.events)
+
+
+class Harness:
+    def __init__(self) -> None:
+        self.windows, self.dirty, self.progress = Windows(), DirtyUsers(), Progress()
+        self.progress.start(1)
+        self.outbox, self.encoder = Outbox(), CountingEncoder()
+        self.encoder.poison = poisonous
+        self.executor = ThreadPoolExecutor(1)
+        self.partition = self.windows.partition(0)
+        self.poison = Poison(
+            names=TopicNames.of(Settings()), limits=LIMITS,
+            encoding=WindowEncoding(self.encoder, self.executor, LIMITS),
+            windows=self.windows, dirty=self.dirty, progress=self.progress,  # type: ignore[arg-type]
+            outbox=self.outbox, clock=lambda: T0, metrics=NoMetrics(),  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    def see(self, *event_ids: str) -> Held:
+        events = [decode_event(event_json(e, ts=T0 + int(e[-1]))) for e in event_ids]
+        self.partition.replace(fold(self.partition.window("u"), events, LIMITS), generation=1)
+        return self.partition.held["u"]
+
+    async def remove(self, held: Held) -> None:
+        self.dirty.mark("u", 0, T0)
+        [mark] = self.dirty.take(lambda mark: 1, 9)
+        await self.poison.remove(Poisoned(Job(mark, held), ValueError("too long"), {}))
+
+    @property
+    def event_ids(self) -> list[str]:
+        return [event.event_id for event in self.partition.window("u").events]
+
+
+@pytest.fixture
+def harness() -> Harness:
+    return Harness()
+
+
+async def test_what_poison_pushed_out_comes_back_and_innocents_stay(harness: Harness) -> None:
+    held = harness.see("a1", "b2", "c3", "d4")
+    held.sound = held.window
+    held = harness.see("bad5", "e6", "bad7")
+    assert harness.event_ids == ["d4", "bad5", "e6", "bad7"]
+    await harness.remove(held)
+    assert harness.event_ids == ["b2", "c3", "d4", "e6"]
+    letters = [
+        read_letter(KafkaRecord("dead-letters", 0, 0, r.key, r.value, headers=r.headers))
+        for r in harness.outbox.sent
+    ]
+    assert [letter.last.reason for letter in letters] == ["poison", "poison"]
+    assert [decode_event(letter.value).event_id for letter in letters] == ["bad5", "bad7"]
+    assert "ValueError: too long" in letters[0].last.detail
+    # Encoded again under a higher token, and written to the changelog.
+    assert harness.partition.held["u"].token == (0, 1, 3)
+    assert "u" in harness.partition.changed
+    assert [mark.subject_id for mark in harness.dirty.take(lambda mark: 1, 9)] == ["u"]
+
+
+async def test_without_a_known_sound_window_each_event_is_tried(harness: Harness) -> None:
+    await harness.remove(harness.see("a1", "bad2", "c3"))
+    assert harness.event_ids == ["a1", "c3"]
+
+
+async def test_events_that_came_meanwhile_stay(harness: Harness) -> None:
+    held = harness.see("a1", "bad2")
+    job_held = Held(held.window, 1)
+    harness.see("c3")
+    await harness.remove(job_held)
+    assert harness.event_ids == ["a1", "c3"]
+
+
+async def test_a_person_forgotten_meanwhile_does_not_come_back(harness: Harness) -> None:
+    held = harness.see("a1", "b2", "c3", "d4")
+    held.sound = held.window
+    held = harness.see("bad5", "e6")
+    job_held = Held(held.window, 1, sound=held.sound)
+    harness.partition.forget("u", T0 + 5, generation=1)
+    await harness.remove(job_held)
+    assert harness.event_ids == ["e6"]
+    assert harness.partition.marker("u") is not None
+    assert subject_hash("", "u") in harness.partition.markers

@@ -107,8 +107,8 @@ def vector_from_bytes(raw: bytes, user_id: str, model_id: str) -> UserVector:
     """
     if len(raw) < HEADER_BYTES or raw[:4] != MAGIC:
         raise CorruptRecord(f"user vector record of {len(raw)} bytes without the magic {MAGIC!r}")
-    (_, dtype_code, flags, dim, n, n_events, partition, era, generation, revision, event_ms, encode_ms,
-     offset) = _HEADER.unpack_from(raw)  # fmt: skip
+    (_, dtype_code, flags, dim, n, n_events, partition, era, generation, revision, event_ms,
+     encode_ms, offset) = _HEADER.unpack_from(raw)  # fmt: skip
     if flags:
         raise CorruptRecord(f"user vector record with flags {flags:#x} is not in the clear")
     dtype = _DTYPES.get(dtype_code)

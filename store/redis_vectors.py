@@ -19,14 +19,15 @@ from redis.exceptions import ResponseError
 from interest.bundle import LiveModel
 from interest.errors import BadInput, CorruptRecord
 from interest.forgetting import Marker
-from interest.ports import UserState, VectorUpdate
+from interest.ports import Sealer, UserState, VectorUpdate
+from interest.sealing import IN_THE_CLEAR
 from interest.tls import TlsFiles
 from interest.vector import Token, VectorHead
 from store.markers import MarkerKeys, marker_from_bytes, marker_to_bytes
 from store.popularity import most_popular, scores_to_bytes
 from store.redis_link import RedisLink, is_foreign, starting_with
 from store.scripts import FORGET, MARK, SWEEP, UPSERT
-from store.user_records import RECENT_FIELD, fields_of, head_of, state_of
+from store.user_records import RECENT_FIELD, UserRecords, head_of
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class RedisUserVectors:
         ttl_s: a user's hash expires so long after its last upsert; 0 keeps it.
         forget_key: the secret of the hash that remains of a forgotten user.
         marker_ttl_s: that marker expires so long after it was last left; 0 keeps it.
+        sealer: encrypts vectors and recent behaviours at rest.
         tls: files for ``rediss://``.
 
     Raises:
@@ -59,6 +61,7 @@ class RedisUserVectors:
         ttl_s: int = 0,
         forget_key: str = "",
         marker_ttl_s: int = 0,
+        sealer: Sealer = IN_THE_CLEAR,
         tls: TlsFiles | None = None,
     ) -> None:
         self._link = RedisLink(url) if tls is None else RedisLink(url, tls)
@@ -67,6 +70,7 @@ class RedisUserVectors:
         self._ttl_s = ttl_s
         self._marker_ttl_s = marker_ttl_s
         self._markers = MarkerKeys(prefix, forget_key)
+        self._records = UserRecords(sealer)
 
     def user_key(self, user_id: str) -> str:
         """Name a user's hash.
@@ -95,7 +99,7 @@ class RedisUserVectors:
                     self.user_key(update.vector.user_id),
                     self._markers.key(hashed, place),
                     update.vector.model_id,
-                    *fields_of(update),
+                    *self._records.fields(update),
                     self._ttl_s,
                 )
 
@@ -166,7 +170,7 @@ class RedisUserVectors:
             CorruptRecord: somebody else wrote the field.
         """
         return [
-            None if record is None else state_of(user_id, model_id, record, recent)
+            None if record is None else self._records.state(user_id, model_id, record, recent)
             for user_id, (record, recent) in zip(
                 user_ids, await self._fields(user_ids, [model_id, RECENT_FIELD]), strict=True
             )

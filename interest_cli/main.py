@@ -11,7 +11,13 @@ from rich.console import Console
 from rich.text import Text
 
 from interest.errors import InterestError
-from interest_cli import commands, data_commands, service_commands
+from interest_cli import (
+    commands,
+    data_commands,
+    dead_letter_commands,
+    order_commands,
+    service_commands,
+)
 from interest_cli.stopping import Stopped
 
 app = typer.Typer(
@@ -24,7 +30,7 @@ app = typer.Typer(
     "Exit codes: 0 done, 1 failed, 2 wrong input, 3 a service is away, 4 topics do not fit, "
     "5 the worker must be started again, 130 interrupted.",
 )
-for group in (commands, data_commands, service_commands):
+for group in (commands, data_commands, dead_letter_commands, order_commands, service_commands):
     group.register(app)
 
 

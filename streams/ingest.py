@@ -107,6 +107,9 @@ class Ingest:
                     outgoing.append(self._route(record, event, home))
                     continue
             except InvalidEvent as error:
+                if self._is_of_a_forgotten(record, partition):
+                    n_dropped += 1
+                    continue
                 self._metrics.count(m.DEAD_LETTERS, 1, error.reason)
                 outgoing.append(
                     dead_letter(self._names.dead_letters, record, error, now_ms, self._sealer)
@@ -159,6 +162,17 @@ class Ingest:
         ):
             folded = msgspec.structs.replace(folded, unresolved=True)
         partition.replace(folded, generation, touched_ms=self._clock(), ahead=ours)
+
+    def _is_of_a_forgotten(self, record: Any, partition: Partition) -> bool:
+        """Tell whether a broken record came, by its key, from a person before they were forgotten.
+
+        As a dead letter it would outlive the search for that person's letters.
+        """
+        if not partition.markers or not record.key:
+            return False
+        marker = partition.marker(self._pseudonym(record.key.decode(errors="replace")))
+        arrived = arrived_ms(record, sent_on=record.topic == self._names.routed)
+        return marker is not None and arrived <= marker.time_ms
 
     def _decode(self, record: Any, now_ms: int) -> Event:
         event = decode_event(record.value)

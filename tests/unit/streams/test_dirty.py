@@ -139,3 +139,74 @@ class DirtyMachine(RuleBasedStateMachine):
 
 TestDirtyMachine = DirtyMachine.TestCase
 TestDirtyMachine.settings = settings(max_examples=100, deadline=None)
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_user_rests_after_an_encode_and_what_comes_meanwhile_is_counted() -> None:
+    clock = Clock()
+    dirty = DirtyUsers(rest_s=2.0, monotonic=clock)
+    dirty.mark("hot", 0, 1)
+    dirty.confirm(take_all(dirty))
+    for since_ms in (2, 3, 4):
+        dirty.mark("hot", 0, since_ms)
+    dirty.mark("cool", 0, 5)
+    assert [m.subject_id for m in take_all(dirty)] == ["cool"]
+    assert dirty.n_suppressed == 2  # the first of the three waits, the others share its encode
+    clock.now += 2.0
+    assert [(m.subject_id, m.since_ms) for m in take_all(dirty)] == [("hot", 2)]
+
+
+async def test_waiting_ends_when_a_rest_does() -> None:
+    dirty = DirtyUsers(rest_s=0.02)
+    dirty.mark("hot", 0, None)
+    dirty.confirm(take_all(dirty))
+    dirty.mark("hot", 0, None)
+    assert take_all(dirty) == []
+    await asyncio.wait_for(dirty.wait(), 5)
+    assert [m.subject_id for m in take_all(dirty)] == ["hot"]
+
+
+async def test_nobody_waits_for_users_who_are_in_flight() -> None:
+    dirty = DirtyUsers()
+    dirty.mark("a", 0, None)
+    batch = take_all(dirty)
+    dirty.mark("a", 0, None)
+    waiting = asyncio.create_task(dirty.wait())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    dirty.confirm(batch)
+    await asyncio.wait_for(waiting, 5)
+
+
+def test_a_partition_that_is_caught_up_keeps_its_marks_apart_and_holds_the_checkpoint() -> None:
+    dirty = DirtyUsers()
+    dirty.mark("a", 0, 1)
+    dirty.mark("b", 1, 2)
+    dirty.hold_back(0)
+    dirty.mark("c", 0, 3)
+    dirty.mark("a", 0, 4)
+    dirty.confirm(take_all(dirty))
+    assert len(dirty) == 2
+    assert dirty._lowest() == 1
+    dirty.mark("d", 1, 5)
+    dirty.release(0)
+    assert [(m.subject_id, m.since_ms) for m in take_all(dirty)] == [("a", 1), ("c", 3), ("d", 5)]
+
+
+def test_a_revoked_partition_takes_what_was_held_back_along() -> None:
+    dirty = DirtyUsers()
+    dirty.hold_back(0)
+    dirty.mark("a", 0, None)
+    assert "a" in dirty
+    dirty.drop_partition(0)
+    assert "a" not in dirty
+    dirty.mark("a", 0, None)
+    assert [m.subject_id for m in take_all(dirty)] == ["a"]

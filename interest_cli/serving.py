@@ -16,6 +16,7 @@ from interest_api.operations import create_worker_app
 from interest_api.server import HttpServer, check_port
 from interest_cli.bundles import load_bundle
 from interest_cli.wiring import open_recommender, open_worker, worker_checks
+from streams.kafka_security import kafka_options
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +29,7 @@ async def run_worker(settings: Settings) -> None:
         ServiceUnavailable: at start the broker or a store does not answer.
     """
     check_port(settings.api_host, settings.worker_port, setting="INTEREST_WORKER_PORT")
+    kafka_options(settings)  # what contradicts itself is sooner said than after a model was loaded
     log.info("loading the model")
     loaded = await asyncio.to_thread(load_bundle, settings)
     metrics = PrometheusMetrics()
@@ -54,6 +56,7 @@ async def run_api(settings: Settings) -> None:
     """
     metrics = PrometheusMetrics()
     keys = keys_of(settings)
+    kafka_options(settings)  # an index in this process would meet the contradiction later
     async with AsyncExitStack() as stack:
         recommender = await stack.enter_async_context(open_recommender(settings))
         app = create_app(recommender, metrics=metrics, keys=keys)

@@ -95,3 +95,56 @@ def test_the_settings_page_is_up_to_date() -> None:
     assert DOCS.read_text(encoding="utf-8") == settings_markdown(), (
         "run: python -m interest_cli.env > docs/settings.md"
     )
+
+
+def test_a_secret_may_lie_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    secret = tmp_path / "password"
+    secret.write_text(" two words \r\n\n")
+    Path(".env").write_text(f"INTEREST_QDRANT_API_KEY_FILE={secret}\n")
+    monkeypatch.setenv("INTEREST_KAFKA_PASSWORD_FILE", str(secret))
+    monkeypatch.setenv("INTEREST_API_KEYS_FILE", "")
+    monkeypatch.setenv("INTEREST_KAFKA_PASSWORD", "")
+    settings = load()
+    assert settings == Settings(kafka_password=" two words ", qdrant_api_key=" two words ")
+
+
+def test_only_secrets_may_lie_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INTEREST_GROUP_ID_FILE", "/etc/hostname")
+    warnings: list[str] = []
+    assert load_settings(warn=warnings.append) == Settings()
+    assert warnings[0].startswith("INTEREST_GROUP_ID_FILE is no setting and is ignored")
+
+
+def test_a_secret_and_a_file_for_it_are_one_too_many(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "password").write_text("b-hidden")
+    monkeypatch.setenv("INTEREST_KAFKA_PASSWORD", "a-hidden")
+    monkeypatch.setenv("INTEREST_KAFKA_PASSWORD_FILE", str(tmp_path / "password"))
+    with pytest.raises(BadInput) as caught:
+        load()
+    assert str(caught.value) == (
+        "INTEREST_KAFKA_PASSWORD and INTEREST_KAFKA_PASSWORD_FILE are both set; unset one"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "cannot be read: No such file"), (b"\xff", "is no text"), (b"x" * 2_000_000, "large")],
+)
+def test_a_file_that_holds_no_secret_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: bytes | None, says: str
+) -> None:
+    path = tmp_path / "key"
+    if content is not None:
+        path.write_bytes(content)
+    monkeypatch.setenv("INTEREST_QDRANT_API_KEY_FILE", str(path))
+    with pytest.raises(BadInput, match=f"INTEREST_QDRANT_API_KEY_FILE .*{says}"):
+        load()
+
+
+def test_a_secret_that_cannot_be_is_not_repeated() -> None:
+    with pytest.raises(BadInput) as caught:
+        load(redis_url=["redis://:s3cret@host"])
+    assert str(caught.value).startswith("INTEREST_REDIS_URL is set to what it cannot be, expected")
+    assert "s3cret" not in str(caught.value)

@@ -14,8 +14,8 @@ from tests.unit.test_architecture import modules
 #: Names of what is a user's id, or holds one.
 _PERSONAL = {
     "user_id", "subject_id", "subject", "user", "users", "key", "keys", "raw", "value", "event",
-    "record", "records", "window", "marker", "tombstone", "path", "redis_url", "qdrant_url", "settings",
-    "password",
+    "record", "records", "window", "marker", "tombstone", "path", "redis_url", "qdrant_url",
+    "settings", "password",
 }  # fmt: skip
 _LOGGERS = {"log", "logger"}
 _LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}

@@ -1,0 +1,81 @@
+"""Promises broken on purpose, in a worker process of the harness: it must notice each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from interest.event import Event
+from interest.window import BehaviourWindow, WindowLimits, enters_window
+from store import redis_vectors
+from streams import ingest
+from streams.checkpoint import Checkpoint
+from streams.transport import ChunkConsumer
+from streams.windows import Partition
+
+_COMPARE: Final = "local function newer(a, i, b, j)"
+
+
+def commit_first() -> None:
+    """Commit what was read before the changelog has it."""
+    take = Checkpoint.take
+
+    async def faulty(self: Checkpoint, consumer: ChunkConsumer) -> bool:
+        progress = self._progress
+        noted, generation = progress.pending(), progress.generation
+        if noted and await consumer.commit_offsets(noted, generation):
+            progress.committed.update(noted)
+        return await take(self, consumer)
+
+    Checkpoint.take = faulty  # type: ignore[method-assign]
+
+
+def no_cas() -> None:
+    """Store every vector, whatever token is there."""
+    if _COMPARE not in redis_vectors.UPSERT:
+        raise RuntimeError("the upsert script compares in another way now; adapt this fault")
+    script = redis_vectors.UPSERT.replace(_COMPARE, f"{_COMPARE}\n  if true then return false end")
+    redis_vectors.UPSERT = script  # type: ignore[misc]
+    redis_vectors.UPSERT_SHA = hashlib.sha1(  # type: ignore[misc]
+        script.encode(), usedforsecurity=False
+    ).hexdigest()
+
+
+def no_event_id() -> None:
+    """Fold without asking whether an event is there already."""
+
+    def faulty(
+        window: BehaviourWindow, events: Iterable[Event], limits: WindowLimits
+    ) -> BehaviourWindow:
+        arrived = [event for event in events if enters_window(event)]
+        if not arrived:
+            return window
+        ordered = sorted([*window.events, *arrived], key=lambda event: event.order)
+        newest = ordered[-limits.max_events :]
+        kept = tuple(event for event in newest if event.ts > newest[-1].ts - limits.span_ms)
+        return msgspec.structs.replace(window, events=kept, revision=window.revision + 1)
+
+    ingest.fold = faulty
+
+
+def last_record() -> None:
+    """Recover the last changelog record of a user, whoever wrote it."""
+    restore = Partition.restore
+
+    def faulty(self: Partition, *args: Any, **kwargs: Any) -> None:
+        held, self.held = self.held, {}
+        restore(self, *args, **kwargs)
+        self.held = {**held, **self.held}
+
+    Partition.restore = faulty  # type: ignore[method-assign]
+
+
+FAULTS: Final[dict[str, Callable[[], None]]] = {
+    "commit-first": commit_first,
+    "no-cas": no_cas,
+    "no-event-id": no_event_id,
+    "last-record": last_record,
+}

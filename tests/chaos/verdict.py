@@ -1,0 +1,212 @@
+"""What a run has left, held against the oracle."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tests.chaos import oracle
+from tests.chaos.records import StoredVector
+from tests.chaos.rig import Rig
+from tests.chaos.topics import total
+
+_COSINE: Final = 0.9999
+_ENCODE_S: Final = 300.0
+
+
+class Found(NamedTuple):
+    """What was read at the end of a run."""
+
+    log: list[oracle.Logged]
+    forgotten: dict[str, int]
+    expected: dict[str, list[oracle.Event]]
+    windows: dict[str, list[oracle.Event]]
+    vectors: dict[str, StoredVector | None]
+    encoded: dict[str, NDArray[np.float32]]
+    letters: dict[str, oracle.Logged]
+
+
+class Verdict:
+    """Counts of what must be 0, and the first difference of each kind."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter(dict.fromkeys(("lost", "doubled", "stale"), 0))
+        self.differences: list[str] = []
+        self.n_dead = 0
+        self.n_poison = 0
+
+    @property
+    def good(self) -> bool:
+        """Whether every promise was kept."""
+        return not self.differences
+
+    def add(self, kind: str, what: str, n: int = 1) -> None:
+        """Count a difference."""
+        self.counts[kind] += n
+        self.differences.append(f"{kind}: {what}")
+
+
+async def judge(rig: Rig) -> Verdict:
+    """Wait until all is done, read what is left, and compare.
+
+    Raises:
+        HarnessFailed: it does not come to rest.
+    """
+    verdict = Verdict()
+    await rig.producers.flush()
+    await rig.quiet()
+    vectors = await rig.keys()
+    await rig.end_reading()
+    await _recover_afresh(rig)
+    missing = await rig.log.behind(rig.sources)
+    if missing:
+        verdict.add("lost", f"offsets that are not committed: {missing}", total(missing))
+    found = await _read(rig, vectors)
+    _compare_written(rig, found.log, verdict)
+    compare_windows(found.expected, found.windows, verdict)
+    compare_vectors(found, verdict)
+    compare_letters(found, verdict)
+    compare_forgotten(found, verdict)
+    for violation in rig.violations:
+        verdict.add("stale", f"a reader saw it step back: {violation}")
+    return verdict
+
+
+async def _recover_afresh(rig: Rig) -> None:
+    """End all workers in order; let one recover everything from the changelog."""
+    rig.fleet.supervised = False
+    rig.fleet.scale(0)
+    for worker in rig.fleet.alive:
+        await asyncio.wait_for(worker.gone.wait(), 60)
+    rig.fleet.supervised = True
+    rig.fleet.scale(1)
+    await rig.shared()
+    await rig.quiet()
+
+
+async def _read(rig: Rig, vectors: dict[str, StoredVector | None]) -> Found:
+    [worker] = rig.fleet.working
+    windows_path = rig.folder / "windows.json"
+    await worker.ask("dump", path=str(windows_path))
+    log = await rig.log.read(rig.names.behaviours)
+    forgotten = oracle.forgotten_ms(await rig.log.read(rig.names.forget)) if rig.forgets else {}
+    expected = oracle.windows(log, forgotten)
+    items = oracle.items(await rig.log.read(rig.names.catalogue))
+    path = rig.folder / "oracle.json"
+    path.write_text(json.dumps({"items": items, "windows": expected}))
+    await worker.ask("encode", _ENCODE_S, path=str(path))
+    made = np.load(path.with_suffix(".npz"))
+    encoded = dict(zip(made["users"].tolist(), made["vectors"], strict=True))
+    letters: dict[str, oracle.Logged] = {}
+    for letter in await rig.log.read(rig.names.dead_letters):
+        name = (letter.key or b"").decode()
+        if letter.value is None:
+            letters.pop(name, None)
+        else:
+            letters[name] = letter
+    windows = json.loads(windows_path.read_bytes())
+    return Found(log, forgotten, expected, windows, vectors, encoded, letters)
+
+
+def _compare_written(rig: Rig, log: Sequence[oracle.Logged], verdict: Verdict) -> None:
+    """See that the broker has what it acknowledged: else nothing can be said of the product."""
+    held = {(record.partition, record.offset): record.value for record in log}
+    for written in rig.producers.written:
+        if written.topic == rig.names.behaviours:
+            value = held.get((written.partition, written.offset), b"not there")
+            if value != written.value:
+                verdict.add("broker", f"it has lost an acknowledged record: {written}")
+
+
+def compare_windows(
+    expected: Mapping[str, Sequence[oracle.Event]],
+    windows: Mapping[str, Sequence[oracle.Event]],
+    verdict: Verdict,
+) -> None:
+    """Compare windows event by event."""
+    for user in sorted(expected.keys() | windows.keys()):
+        want = {event["event_id"]: event for event in expected.get(user, [])}
+        got = Counter(event["event_id"] for event in windows.get(user, []))
+        lost = sorted(want.keys() - got.keys())
+        extra = sorted(got.keys() - want.keys())
+        twice = sorted(event_id for event_id, n in got.items() if n > 1)
+        if lost:
+            verdict.add("lost", f"{user} has lost {lost}", len(lost))
+        if twice:
+            verdict.add("doubled", f"{user} has twice {twice}", len(twice))
+        if extra and not lost:
+            verdict.add("doubled", f"{user} has too many {extra}", len(extra))
+        elif extra and not twice:
+            verdict.add("stale", f"{user} has instead {extra}", len(extra))
+        differing = [
+            event
+            for event in windows.get(user, [])
+            if event["event_id"] in want and event != want[event["event_id"]]
+        ]
+        if differing:
+            verdict.add("stale", f"{user} has another content: {differing[0]}", len(differing))
+        if not (lost or extra or twice or differing) and [
+            event["event_id"] for event in windows.get(user, [])
+        ] != list(want):
+            verdict.add("stale", f"{user} has its events in another order")
+
+
+def compare_vectors(found: Found, verdict: Verdict) -> None:
+    """Compare each vector with one encode of the oracle's window."""
+    for user, window in found.expected.items():
+        stored = found.vectors.get(user)
+        if stored is None:
+            verdict.add("stale", f"{user} has no vector")
+            continue
+        if stored.n_events > len(window):
+            verdict.add("doubled", f"the vector of {user} counts {stored.n_events} events, "
+                        f"not {len(window)}")  # fmt: skip
+            continue
+        if stored.n_events < len(window) or stored.event_time_ms != window[-1]["ts"]:
+            verdict.add("stale", f"the vector of {user} shows {stored.n_events} events up to "
+                        f"{stored.event_time_ms}, not {len(window)} up to {window[-1]['ts']}")  # fmt: skip
+            continue
+        want = found.encoded[user]
+        if not len(stored.vectors):
+            close = not want.any()
+        else:
+            close = bool(float(stored.vectors[0] @ want) >= _COSINE)
+        if not close:
+            verdict.add("stale", f"the vector of {user} points elsewhere")
+
+
+def compare_letters(found: Found, verdict: Verdict) -> None:
+    """Compare the dead letters with the poison that was sent."""
+    expected = oracle.dead_letters(found.log, found.forgotten)
+    verdict.n_poison, verdict.n_dead = len(expected), len(found.letters)
+    values = {record.name: record.value for record in found.log}
+    missing = sorted(expected.keys() - found.letters.keys())
+    extra = sorted(found.letters.keys() - expected.keys())
+    if missing:
+        verdict.add("dead", f"no dead letter of {missing[:5]}", len(missing))
+    if extra:
+        letter = found.letters[extra[0]]
+        verdict.add("dead", f"dead letters of good records: {extra[:5]}, {letter}", len(extra))
+    for name in expected.keys() & found.letters.keys():
+        if found.letters[name].value != (values[name] or b""):
+            verdict.add("dead", f"the letter {name} has not the original bytes")
+
+
+def compare_forgotten(found: Found, verdict: Verdict) -> None:
+    """See that nothing of a forgotten user is left who has not come back."""
+    for user in found.forgotten.keys() - found.expected.keys():
+        if user in found.vectors:
+            verdict.add("forgotten", f"{user} has a key in Redis")
+    for user, forgotten_ms in found.forgotten.items():
+        for name, letter in found.letters.items():
+            headers = dict(letter.headers)
+            if headers.get("key", b"").decode(errors="replace") == user and (
+                int(headers.get("timestamp-ms", b"0")) <= forgotten_ms
+            ):
+                verdict.add("forgotten", f"the dead letter {name} carries {user}")

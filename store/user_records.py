@@ -74,7 +74,7 @@ class UserRecords:
             vector = vector_from_bytes(self._opened(user_id, model_id, record), user_id, model_id)
             return UserState(vector, self._recent(user_id, recent) if recent else ())
         except BadInput as error:  # numbers that are no unit vector are as damaged as others
-            raise CorruptRecord(f"user {user_id!r}, model {model_id}: {error}") from error
+            raise CorruptRecord(f"the record of a user, model {model_id}: {error}") from error
 
     def _opened(self, user_id: str, model_id: str, record: bytes) -> bytes:
         if len(record) < HEADER_BYTES or not record[FLAGS_OFFSET] & SEALED_FLAG:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,14 @@ _LISTENERS = ("PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL")
 _MODULE = "org.apache.kafka.common.security"
 
 
+class Right(msgspec.Struct, frozen=True):
+    """An operation on the topics or groups whose names begin so; all capitals."""
+
+    operation: str
+    resource: str
+    prefix: str
+
+
 class SecureKafka(msgspec.Struct, frozen=True):
     """Addresses by security protocol."""
 
@@ -27,8 +35,14 @@ class SecureKafka(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def secure_kafka(folder: Path, certificates: Certificates) -> Iterator[SecureKafka]:
-    """Run one node; clients of the listener SSL need a certificate of the authority."""
+def secure_kafka(
+    folder: Path, certificates: Certificates, rights: Sequence[Right]
+) -> Iterator[SecureKafka]:
+    """Run one node; clients of the listener SSL need a certificate of the authority.
+
+    Args:
+        rights: what users with a login or a certificate may do.
+    """
     if not KAFKA_START.exists():
         pytest.skip(f"no Apache Kafka: {KAFKA_START} does not exist (set KAFKA_START)")
     ports = {name: free_port() for name in _LISTENERS}
@@ -49,6 +63,8 @@ def secure_kafka(folder: Path, certificates: Certificates) -> Iterator[SecureKaf
         "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
         # Only this listener knows every mechanism, so that one can be refused elsewhere.
         "listener.name.sasl_ssl.sasl.enabled.mechanisms": "SCRAM-SHA-512",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": "User:ANONYMOUS",  # of the listener without a login, for us and itself
     }
     for listener in ("sasl_plaintext", "sasl_ssl"):
         of = f"listener.name.{listener}"
@@ -72,6 +88,7 @@ def secure_kafka(folder: Path, certificates: Certificates) -> Iterator[SecureKaf
     try:
         broker.start()
         _add_user(addresses["PLAINTEXT"])
+        _add_rights(addresses["PLAINTEXT"], rights)
         yield SecureKafka(addresses)
     finally:
         broker.kill()
@@ -85,4 +102,24 @@ def _add_user(bootstrap: str) -> None:
         credential = admin.ScramCredentialInfo(mechanism, 4096)
         upsertion = admin.UserScramCredentialUpsertion(USER, credential, PASSWORD.encode())
         [future] = client.alter_user_scram_credentials([upsertion]).values()
+        future.result(timeout=30)
+
+
+def _add_rights(bootstrap: str, rights: Sequence[Right]) -> None:
+    admin: Any = confluent_kafka.admin
+    client = admin.AdminClient({"bootstrap.servers": bootstrap})
+    bindings = [
+        admin.AclBinding(
+            admin.ResourceType[right.resource],
+            right.prefix,
+            admin.ResourcePatternType.PREFIXED,
+            principal,
+            "*",
+            admin.AclOperation[right.operation],
+            admin.AclPermissionType.ALLOW,
+        )
+        for right in rights
+        for principal in (f"User:{USER}", "User:CN=worker")
+    ]
+    for future in client.create_acls(bindings).values():
         future.result(timeout=30)

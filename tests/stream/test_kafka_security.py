@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,36 @@ from interest_cli.doctor import check_kafka, check_redis
 from interest_cli.replay import LoadedBundle
 from interest_cli.services import EmbeddedServices
 from interest_cli.wiring import open_worker
-from streams.kafka_security import kafka_options
+from streams.kafka_security import kafka_options, no_broker
 from streams.outbox import Outbox, Record
 from streams.publish import outgoing_events, outgoing_items, publish
 from streams.topics import ensure_topics
 from tests.certificates import Certificates, make_certificates
 from tests.contract.conftest import running_redis
-from tests.secure_kafka import PASSWORD, USER, SecureKafka, secure_kafka
+from tests.contract.test_redis_security import documented_user
+from tests.secure_kafka import PASSWORD, USER, Right, SecureKafka, secure_kafka
 from tests.stream.conftest import event, eventually, item
 from tests.tls_front import tls_front
 
-#: Needed and nothing more: a worker's rights in Redis, as the documentation gives them.
-SECURITY_DOC = Path(__file__).resolve().parents[2] / "docs" / "security.md"
+DOC = Path(__file__).resolve().parents[2] / "docs" / "security.md"
+
+
+def documented_rights() -> list[Right]:
+    """Give the rights that the documentation says a worker needs."""
+    rights = [
+        Right(operation.upper(), resource.upper(), prefix)
+        for line in DOC.read_text(encoding="utf-8").splitlines()
+        if line.startswith("kafka-acls.sh")
+        for resource, prefix in re.findall(r"--(topic|group) (\S+)", line)
+        for operation in re.findall(r"--operation (\S+)", line)
+    ]
+    assert {right.resource for right in rights} == {"TOPIC", "GROUP"}
+    # The name librdkafka has for what the tools write as one word.
+    names = {"DESCRIBECONFIGS": "DESCRIBE_CONFIGS"}
+    return [
+        Right(names.get(right.operation, right.operation), right.resource, right.prefix)
+        for right in rights
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +58,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 def kafka(
     tmp_path_factory: pytest.TempPathFactory, certificates: Certificates
 ) -> Iterator[SecureKafka]:
-    with secure_kafka(tmp_path_factory.mktemp("secure-kafka"), certificates) as running:
+    folder = tmp_path_factory.mktemp("secure-kafka")
+    with secure_kafka(folder, certificates, documented_rights()) as running:
         yield running
 
 
@@ -50,7 +70,7 @@ def settings_for(
     values: dict[str, Any] = {
         "kafka_bootstrap": kafka.bootstrap[protocol],
         "kafka_security_protocol": protocol,
-        "topic_prefix": f"{protocol.lower()}-",
+        "topic_prefix": f"shop-{protocol.lower()}-",
         "partitions": 1,
     }
     if protocol.endswith("SSL"):
@@ -172,7 +192,23 @@ async def test_tls_towards_a_broker_without_is_named(
         kafka_security_protocol="SSL",
         kafka_ca_file=str(certificates.ca),
     )
-    with pytest.raises(ServiceUnavailable, match="INTEREST_KAFKA_SECURITY_PROTOCOL is SSL"):
+    # A client gives up after 15 s, and then asks this.
+    line = await no_broker(settings, OSError("told in vain"))
+    assert "no answer, though something listens there" in line
+    assert "INTEREST_KAFKA_SECURITY_PROTOCOL is SSL" in line
+
+
+async def test_where_nothing_listens_the_client_s_own_words_are_told() -> None:
+    line = await no_broker(Settings(kafka_bootstrap="127.0.0.1:1, nonsense"), OSError("its words"))
+    assert line.startswith("no Kafka broker answers at 127.0.0.1:1, nonsense (its words); start")
+
+
+@pytest.mark.kafka
+async def test_rights_that_are_missing_are_named(
+    kafka: SecureKafka, certificates: Certificates
+) -> None:
+    settings = settings_for(kafka, certificates, "SASL_SSL", topic_prefix="elsewhere-")
+    with pytest.raises(ServiceUnavailable, match=r"refused to create topic .*(?i:authori[sz])"):
         await ensure_topics(settings)
 
 
@@ -188,7 +224,7 @@ async def test_a_worker_lives_behind_tls_logins_and_access_rules(
     """One item and one event go in, one vector comes out; every connection is secured."""
     with running_redis(tmp_path) as server:
         client: Any = server.client
-        client.execute_command(*acl_of_the_documentation("s3cret-of-redis"))
+        client.execute_command(*documented_user("s3cret-of-redis"))
         client.acl_setuser("default", enabled=False)
         client.close()
         path = server.url.removeprefix("unix://")
@@ -197,7 +233,7 @@ async def test_a_worker_lives_behind_tls_logins_and_access_rules(
                 kafka,
                 certificates,
                 protocol,
-                group_id=f"group-{protocol}",
+                group_id=f"interest-updater-{protocol}",
                 session_timeout_s=3.0,
                 checkpoint_min_s=0.1,
                 redis_url=f"rediss://interest:s3cret-of-redis@127.0.0.1:{port}/0",
@@ -222,12 +258,3 @@ async def test_a_worker_lives_behind_tls_logins_and_access_rules(
 
 def _fail(error: InvalidEvent) -> None:
     raise error
-
-
-def acl_of_the_documentation(password: str) -> list[str]:
-    [line] = [
-        line
-        for line in SECURITY_DOC.read_text(encoding="utf-8").splitlines()
-        if line.startswith("ACL SETUSER")
-    ]
-    return [word.replace("PASSWORD", password) for word in line.split()]

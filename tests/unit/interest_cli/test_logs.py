@@ -88,6 +88,30 @@ def test_no_log_call_is_given_what_may_hold_a_user_s_id() -> None:
     assert not wrong
 
 
+#: Errors that are logged where they are met; other errors are answers to who sent the id.
+_LOGGED = {"CorruptRecord", "ServiceUnavailable", "EncoderUnavailable", "RuntimeError"}
+
+
+def test_no_error_that_is_logged_tells_a_user_s_id() -> None:
+    raised = [
+        (f"{path}:{node.lineno}", node.exc)
+        for path, _, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Raise)
+        and isinstance(node.exc, ast.Call)
+        and isinstance(node.exc.func, ast.Name)
+        and node.exc.func.id in _LOGGED
+    ]
+    assert len(raised) > 20
+    wrong = [
+        f"{place} tells {ast.unparse(argument)}"
+        for place, call in raised
+        for argument in call.args
+        if _shown(argument) & (_PERSONAL - {"path", "settings"})
+    ]
+    assert not wrong
+
+
 def _shown(argument: ast.expr) -> set[str]:
     """Give the last names of what an argument shows; a length or a count shows nothing."""
     match argument:

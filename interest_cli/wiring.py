@@ -15,8 +15,11 @@ from interest.bundle import LiveModel
 from interest.errors import ServiceUnavailable
 from interest.metrics import NoMetrics
 from interest.ports import ItemStore, Metrics, Recommender, UserVectorStore
+from interest.pseudonyms import Pseudonyms
 from interest.settings import Settings
+from interest.tls import TlsFiles
 from interest_cli.replay import LoadedBundle
+from store.aes_sealer import sealer_of
 from store.embedded_items import EmbeddedItems
 from store.item_cache import ItemCache
 from store.qdrant_items import QdrantItems
@@ -33,7 +36,18 @@ _LOCK: Final = "owner.lock"
 def user_vectors(settings: Settings) -> RedisUserVectors:
     """Connect to the Redis of the settings; nothing is sent before the first call."""
     return RedisUserVectors(
-        settings.redis_url, prefix=settings.redis_prefix, ttl_s=settings.vector_ttl_s
+        settings.redis_url,
+        prefix=settings.redis_prefix,
+        ttl_s=settings.vector_ttl_s,
+        forget_key=settings.forget_key,
+        marker_ttl_s=int(settings.forget_marker_days * 86_400),
+        sealer=sealer_of(settings.encryption_keys),
+        tls=TlsFiles(
+            "INTEREST_REDIS",
+            settings.redis_ca_file,
+            settings.redis_cert_file,
+            settings.redis_key_file,
+        ),
     )
 
 
@@ -112,6 +126,7 @@ async def open_worker(
             lookup=ItemCache(items, settings.item_cache_items),
             metrics=metrics,
             collection=live.collection,
+            sealer=sealer_of(settings.encryption_keys),
         )
         stack.push_async_callback(worker.stop)
         await worker.start()
@@ -188,7 +203,9 @@ async def open_recommender(settings: Settings) -> AsyncIterator[Recommender]:
         stack.push_async_callback(vectors.close)
         indexes = ItemIndexes(settings, folder)
         stack.push_async_callback(indexes.close)
-        yield StoreRecommender(vectors, indexes.get)
+        yield StoreRecommender(
+            vectors, indexes.get, pseudonym=Pseudonyms(settings.pseudonym_key)
+        )
 
 
 def worker_checks(

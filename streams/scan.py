@@ -7,12 +7,13 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from interest.errors import BadInput, ServiceUnavailable
 from interest.settings import Settings
 from streams.kafka_security import kafka_options, no_broker
-from streams.topics import MAX_RECORD_BYTES
+from streams.topics import MAX_RECORD_BYTES, admin_client, partition_counts
 
 _POLL_MS: Final = 1_000
 
@@ -20,8 +21,9 @@ _POLL_MS: Final = 1_000
 class TopicScan:
     """A reader outside any group; one partition at a time, so memory is that of some fetches."""
 
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient) -> None:
         self._consumer = consumer
+        self._admin = admin
 
     async def partitions(self, topic: str) -> list[int]:
         """List the partitions of a topic.
@@ -29,9 +31,11 @@ class TopicScan:
         Raises:
             BadInput: there is no such topic. It is not created by being asked for.
         """
-        if topic not in await self._consumer.topics():
+        # Not of the consumer: that learns the partitions of topics it follows alone.
+        count = (await partition_counts(self._admin)).get(topic)
+        if not count:
             raise BadInput(f"there is no topic {topic}; `interest topics create` makes it")
-        return sorted(self._consumer.partitions_for_topic(topic) or ())
+        return list(range(count))
 
     async def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """Give the first offset that is there, and the one behind the last."""
@@ -43,7 +47,11 @@ class TopicScan:
     async def records(
         self, topic: str, partition: int, bounds: tuple[int, int]
     ) -> AsyncIterator[Sequence[Any]]:
-        """Yield the records between two offsets, a fetch at a time, in order."""
+        """Yield the records between two offsets, a fetch at a time, in order.
+
+        What a fetch brings beyond the end is yielded, too: there are brokers whose end is the
+        first offset of the last batch.
+        """
         tp = TopicPartition(topic, partition)
         first, end = bounds
         if first >= end:
@@ -52,9 +60,8 @@ class TopicScan:
         self._consumer.seek(tp, first)
         while await self._consumer.position(tp) < end:
             fetched = await self._consumer.getmany(tp, timeout_ms=_POLL_MS)
-            records = [record for record in fetched.get(tp, ()) if record.offset < end]
-            if records:
-                yield records
+            if fetched.get(tp):
+                yield fetched[tp]
 
 
 @asynccontextmanager
@@ -78,7 +85,8 @@ async def open_scan(settings: Settings) -> AsyncIterator[TopicScan]:
         await consumer.stop()
         raise ServiceUnavailable(await no_broker(settings, error)) from error
     try:
-        yield TopicScan(consumer)
+        async with admin_client(settings) as admin:
+            yield TopicScan(consumer, admin)
     except KafkaError as error:
         raise ServiceUnavailable(
             f"Kafka at {settings.kafka_bootstrap} went away while a topic was read ({error!r}); "

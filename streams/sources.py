@@ -6,8 +6,11 @@ operator must hear of events that were skipped, and of a source that started ove
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import Iterable
+from typing import Final
 
 from faust.types import TP
 
@@ -16,6 +19,9 @@ from interest.ports import Metrics
 from streams.transport import ChunkConsumer, SourceOffsets
 
 log = logging.getLogger(__name__)
+
+_FETCH_S: Final = 2.0
+_LOOK_S: Final = 0.05
 
 
 class SourceCheck:
@@ -38,9 +44,22 @@ class SourceCheck:
         """
         read_before = set(with_windows)
         for tp, offsets in sorted((await consumer.source_offsets(tps)).items()):
+            if offsets.committed is not None and offsets.committed > offsets.end:
+                # There are brokers whose answer is the first offset of the last batch; a fetch
+                # tells the true end.
+                offsets = offsets._replace(end=await _fetched_end(consumer, tp, offsets))
             for kind, text in _findings(offsets, read_before=tp.partition in read_before):
                 log.warning("%s partition %d: %s", tp.topic, tp.partition, text)
                 self._metrics.count(m.SOURCE_RESETS, 1, kind)
+
+
+async def _fetched_end(consumer: ChunkConsumer, tp: TP, offsets: SourceOffsets) -> int:
+    deadline = time.monotonic() + _FETCH_S
+    while (end := consumer.highwater(tp) or offsets.end) < (offsets.committed or 0):
+        if time.monotonic() > deadline:
+            break
+        await asyncio.sleep(_LOOK_S)
+    return end
 
 
 def _findings(offsets: SourceOffsets, *, read_before: bool) -> list[tuple[str, str]]:

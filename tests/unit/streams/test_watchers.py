@@ -19,7 +19,11 @@ MINE, THEIRS = TP("behaviours", 0), TP("behaviours", 1)
 
 class Consumer:
     def __init__(self) -> None:
+        self.fetched: int | None = None
         self.offsets = {tp: SourceOffsets(0, 10, 10, True) for tp in (MINE, THEIRS)}
+
+    def highwater(self, tp: TP) -> int | None:
+        return self.fetched
 
     async def source_offsets(self, tps: Iterable[TP]) -> dict[TP, SourceOffsets]:
         return {tp: self.offsets[tp] for tp in tps}
@@ -154,3 +158,11 @@ async def test_what_happened_to_a_source_is_told(offsets: SourceOffsets, kinds: 
     consumer.offsets[MINE] = offsets
     await SourceCheck(told).check(consumer, [MINE], with_windows=[0])  # type: ignore[arg-type]
     assert told.kinds == kinds
+
+
+async def test_a_broker_that_understates_the_end_is_no_reset() -> None:
+    consumer, told = Consumer(), Told()
+    consumer.offsets[MINE] = SourceOffsets(0, 3, 7, True)
+    consumer.fetched = 7
+    await SourceCheck(told).check(consumer, [MINE], with_windows=[0])  # type: ignore[arg-type]
+    assert told.kinds == []

@@ -48,6 +48,16 @@ def topics_create(
     out.print(f"{report.partitions} partitions")
 
 
+@topics_app.command("grow")
+def topics_grow(
+    partitions: Annotated[int, typer.Argument(min=1, help="How many there shall be.")],
+) -> None:
+    """Add partitions, and move the windows to where their users are then. Stop workers first."""
+    from interest_cli.growing import grow_topics
+
+    stopping.run(grow_topics(settings(), partitions))
+
+
 @catalogue_app.command("load")
 def catalogue_load(file: File) -> None:
     """Publish the items of a file; workers encode them."""

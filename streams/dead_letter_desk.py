@@ -133,9 +133,7 @@ async def find(settings: Settings, key: str, sealer: Sealer = UNSEALED) -> Lying
 
 def no_letter(key: str) -> BadInput:
     """Say that a letter is not there."""
-    return BadInput(
-        f"there is no dead letter {key!r}; `interest dead-letters list` shows their keys"
-    )
+    return BadInput(f"there is no dead letter {key}; `interest dead-letters list` shows the keys")
 
 
 async def purge(settings: Settings, chosen: Selection, sealer: Sealer = UNSEALED) -> int:

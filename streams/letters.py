@@ -128,7 +128,9 @@ def read_letter(record: Any, sealer: Sealer = IN_THE_CLEAR) -> DeadLetter:
         CorruptRecord: it is none of ours, or was changed.
         WrongKey: it is encrypted with a key that is not there.
     """
-    all_headers, value = open_letter(record, sealer)
+    sealed_headers, value = open_letter(record, sealer)
+    # Some brokers give back nothing for an empty header.
+    all_headers = [(name, text or b"") for name, text in sealed_headers]
     headers = dict(all_headers)
     try:
         last = Failure(

@@ -77,7 +77,7 @@ async def worker(job: Job) -> Run:
     settings = settings_of(job.bootstrap, job.prefix, job.n_partitions)
     made, vectors = stub_worker(settings, bundle())
     started = asyncio.ensure_future(made.start())
-    while not made.progress.committed and not started.done():
+    while not (hasattr(made, "parts") and made.progress.committed) and not started.done():
         await asyncio.sleep(_POLL_S)
     clock = Clock()
     n_read = 0
@@ -87,7 +87,7 @@ async def worker(job: Job) -> Run:
     read = clock.run(n_read, n_vectors=vectors.n_upserts)
     await started
     # The product's timer would add its idle time to a run of seconds.
-    await made._checkpoint.take(made._app.chunk_consumer)
+    await made.parts.checkpoint.take(made.parts.consumer)
     committed_s = time.perf_counter() - clock.wall
     await made.stop()
     return msgspec.structs.replace(read, committed_s=committed_s)

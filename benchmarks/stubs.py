@@ -20,6 +20,7 @@ from interest.vector import Token, VectorHead
 from interest.window import BehaviourWindow
 from store.item_cache import ItemCache
 from streams.worker import Worker
+from streams.worker_parts import WorkerPorts
 
 _DIM: Final = 8
 
@@ -169,7 +170,7 @@ def stub_worker(settings: Settings, model: ModelBundle) -> tuple[Worker, Accepti
     """Build a worker over the broker of the settings; everything else is a stub."""
     vectors = AcceptingVectors(Token(0, 0, model.config.window.max_events))
     items, encoder = DictItems(), StubEncoder()
-    worker = Worker(
+    ports = WorkerPorts(
         settings=settings,
         bundle=model,
         item_encoder=encoder,
@@ -180,4 +181,5 @@ def stub_worker(settings: Settings, model: ModelBundle) -> tuple[Worker, Accepti
         metrics=NoMetrics(),
         collection="stub",
     )
+    worker = Worker(ports)
     return worker, vectors

@@ -28,6 +28,7 @@ from store.redis_vectors import RedisUserVectors
 from streams.items_feed import ItemsFeed
 from streams.topics import TopicNames
 from streams.worker import Worker
+from streams.worker_parts import WorkerPorts
 
 _FOLDER_PREFIX: Final = "interest-index-"
 _LOCK: Final = "owner.lock"
@@ -116,7 +117,7 @@ async def open_worker(
         await vectors.ping()
         items = item_store(settings, live, folder)
         stack.push_async_callback(items.close)
-        worker = Worker(
+        ports = WorkerPorts(
             settings=settings,
             bundle=bundle,
             item_encoder=loaded.item_encoder,
@@ -128,6 +129,7 @@ async def open_worker(
             collection=live.collection,
             sealer=sealer_of(settings.encryption_keys),
         )
+        worker = Worker(ports)
         stack.push_async_callback(worker.stop)
         await worker.start()
         yield worker, items, vectors
@@ -203,9 +205,7 @@ async def open_recommender(settings: Settings) -> AsyncIterator[Recommender]:
         stack.push_async_callback(vectors.close)
         indexes = ItemIndexes(settings, folder)
         stack.push_async_callback(indexes.close)
-        yield StoreRecommender(
-            vectors, indexes.get, pseudonym=Pseudonyms(settings.pseudonym_key)
-        )
+        yield StoreRecommender(vectors, indexes.get, pseudonym=Pseudonyms(settings.pseudonym_key))
 
 
 def worker_checks(

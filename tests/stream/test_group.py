@@ -66,7 +66,7 @@ async def test_a_worker_whose_agent_fails_ends_and_the_next_one_loses_nothing(
         raise RuntimeError("a bug in the fold")
 
     async with harness.worker() as worker:
-        worker._ingest.handle = fail  # type: ignore[method-assign]
+        worker.parts.ingest.handle = fail  # type: ignore[method-assign]
         await published(harness, 1)
         with pytest.raises(WorkerFailed, match="a bug in the fold"):
             await asyncio.wait_for(worker.failure(), 30)
@@ -101,7 +101,7 @@ async def test_a_checkpoint_commits_what_was_read_and_no_more(harness: Harness) 
 async def _committed_at_the_broker(worker: Worker) -> list[tuple[str, int]]:
     from aiokafka import TopicPartition
 
-    thread = worker._app.chunk_consumer._thread
+    thread = worker.parts.app.chunk_consumer._thread
     consumer = thread._ensure_consumer()
     return [
         (tp.topic, await thread.call_thread(consumer.committed, TopicPartition(*tp)))

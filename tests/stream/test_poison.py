@@ -147,8 +147,8 @@ async def test_idle_users_leave_memory_and_changelog_and_come_back(harness: Harn
         await harness.idle(worker)
         [partition] = [p for p in worker.windows.partitions.values() if "u" in p.held]
         partition.held["u"].touched_ms = T0  # 2023
-        assert await worker._idle_users.evict(partition) == 1
-        await worker._checkpoint.write(partition)
+        assert await worker.parts.idle_users.evict(partition) == 1
+        await worker.parts.checkpoint.write(partition)
         assert worker.windows.n_windows() == 0
         assert await harness.user("u") is not None
 

@@ -32,7 +32,7 @@ class Consumer:
 class Harness:
     def __init__(self) -> None:
         self.consumer, self.now, self.work, self.away = Consumer(), 0.0, 0, ""
-        self.owned: set[tuple[str, int]] | None = {tuple(MINE), tuple(THEIRS)}
+        self.owned: set[tuple[str, int]] | None = {("behaviours", 0), ("behaviours", 1)}
 
         async def owned() -> set[tuple[str, int]] | None:
             return self.owned
@@ -93,7 +93,7 @@ async def test_anothers_partition_is_theirs_but_nobodys_is_a_reason(harness: Har
     assert await harness.after(11) == ""
     harness.owned = None
     assert await harness.after(11) == ""
-    harness.owned = {tuple(MINE)}
+    harness.owned = {("behaviours", 0)}
     assert "nobody reads it" in await harness.after(1)
 
 

@@ -15,6 +15,7 @@ from interest.window import BehaviourWindow, WindowLimits, fold
 from streams.window_records import Held, Tombstone
 from tests.unit.streams.fakes import RECORDS, T0, KafkaRecord, empty_partition, event_json
 
+Entry = Held | Marker | Tombstone
 EMPTY = BehaviourWindow(subject_id="u")
 
 
@@ -70,7 +71,7 @@ def gone(token: tuple[int, int, int], key: bytes = b"u") -> Tombstone:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_a_tombstone_counts_by_its_token_whatever_was_written_last(order: tuple[int, ...]) -> None:
-    entries = [Held(window(2, revision=5), 2), gone((0, 2, 5)), Held(window(1, revision=9), 1)]
+    entries: list[Entry] = [Held(window(2, revision=5), 2), gone((0, 2, 5)), Held(window(1, revision=9), 1)]
     partition = empty_partition(0)
     for i in order:
         partition.restore(entries[i])
@@ -85,7 +86,7 @@ def test_a_tombstone_counts_by_its_token_whatever_was_written_last(order: tuple[
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_a_zombies_tombstone_removes_nothing_newer(order: tuple[int, ...]) -> None:
-    entries = [Held(window(1, revision=9), 1), gone((0, 1, 9)), Held(window(2, revision=1), 2)]
+    entries: list[Entry] = [Held(window(1, revision=9), 1), gone((0, 1, 9)), Held(window(2, revision=1), 2)]
     partition = empty_partition(0)
     for i in order:
         partition.restore(entries[i])
@@ -106,7 +107,7 @@ def test_a_user_who_comes_back_outranks_what_was_let_go_even_in_a_reset_group() 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_recovery_keeps_nothing_that_a_marker_outranks(order: tuple[int, ...]) -> None:
     marker = Marker(subject_hash("", "u"), T0 + 10, Token(0, 2, 6))
-    entries = [Held(window(3, revision=5), 2), marker, gone((0, 2, 5))]
+    entries: list[Entry] = [Held(window(3, revision=5), 2), marker, gone((0, 2, 5))]
     partition = empty_partition(0)
     for i in order:
         partition.restore(entries[i])

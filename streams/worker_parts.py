@@ -1,0 +1,239 @@
+"""The parts of a worker, made and connected in one place."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+import msgspec
+from faust.types import TP
+
+from interest.bundle import ModelBundle
+from interest.clock import Clock, system_clock
+from interest.forgetting import Marker, subject_hash
+from interest.ports import (
+    ItemEncoder,
+    ItemLookup,
+    ItemStore,
+    Metrics,
+    Sealer,
+    UserEncoder,
+    UserVectorStore,
+)
+from interest.pseudonyms import Pseudonyms
+from interest.sealing import IN_THE_CLEAR
+from interest.settings import Settings
+from interest.vector import Token
+from streams.app import create_app
+from streams.assignment import Assignment
+from streams.catalogue import Catalogue
+from streams.change_feed import ChangeFeed
+from streams.checkpoint import Checkpoint
+from streams.control import ControlFeed, Order
+from streams.dead_letter_desk import letters_of, remove
+from streams.dirty import DirtyUsers, Mark
+from streams.encoding import WindowEncoding
+from streams.forget import Forgetting
+from streams.holders import Holders
+from streams.idle import IdleUsers
+from streams.ingest import Ingest
+from streams.items_feed import ItemsFeed
+from streams.micro_batches import MicroBatches, Refused
+from streams.outbox import Outbox
+from streams.ownership import Ownership
+from streams.poison import Poison
+from streams.progress import Progress
+from streams.topics import TopicNames, owned_partitions
+from streams.transport import ChunkConsumer
+from streams.watchers import Lag, RedisLife, Service, Watchdog
+from streams.window_records import WindowRecords
+
+log = logging.getLogger(__name__)
+
+
+class WorkerPorts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker is given: its settings, a model, and what stands behind the ports."""
+
+    settings: Settings
+    bundle: ModelBundle
+    item_encoder: ItemEncoder
+    user_encoder: UserEncoder
+    vectors: UserVectorStore
+    items: ItemStore
+    lookup: ItemLookup
+    metrics: Metrics
+    collection: str
+    sealer: Sealer = IN_THE_CLEAR
+    clock: Clock = system_clock
+
+
+class WorkerParts:
+    """Makes the parts for topics of ``n_partitions``; nothing runs before it is started.
+
+    Args:
+        outbox: connected.
+        devices: one thread each for the encoders of users and of items.
+        renew_redis: fills a Redis that was emptied or restored from an older copy.
+        on_failure: told when an agent failed.
+    """
+
+    def __init__(
+        self,
+        ports: WorkerPorts,
+        n_partitions: int,
+        outbox: Outbox,
+        *,
+        devices: tuple[ThreadPoolExecutor, ThreadPoolExecutor],
+        renew_redis: Callable[[], Awaitable[None]],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        self._ports = ports
+        self._settings = ports.settings
+        self.outbox = outbox
+        self._n_partitions = n_partitions
+        self.names = TopicNames.of(self._settings)
+        self.sources = (self.names.behaviours, self.names.routed, self.names.forget)
+        self.dirty = DirtyUsers(1 / self._settings.user_encodes_per_s)
+        self.progress = Progress()
+        self._pseudonym = Pseudonyms(self._settings.pseudonym_key)
+        self._records = WindowRecords(self.names.windows, ports.sealer)
+        self.app, table = create_app(
+            self._settings, self.names, n_partitions, self._on_events, self._on_items, on_failure
+        )
+        self.windows = table.windows
+        self.windows.records = self._records
+        self.windows.hash_of = partial(subject_hash, self._settings.forget_key)
+        self.windows.on_dropped = self.dirty.drop_partition
+        self.windows.on_generation = self.progress.start
+        self.feed = ItemsFeed(
+            self._settings, self.names.items_encoded, ports.bundle.model_id,
+            ports.items, ports.lookup, ports.metrics,
+        )  # fmt: skip
+        self._make_intake(devices[1])
+        self._make_encoding(devices[0])
+        self._make_forgetting()
+        self._make_watchers(renew_redis)
+
+    @property
+    def consumer(self) -> ChunkConsumer:
+        """The consumer of the group; there once the app is started."""
+        return self.app.chunk_consumer
+
+    def _make_intake(self, device: ThreadPoolExecutor) -> None:
+        ports = self._ports
+        self.checkpoint = Checkpoint(
+            settings=self._settings, records=self._records, windows=self.windows, dirty=self.dirty,
+            progress=self.progress, outbox=self.outbox, vectors=ports.vectors,
+            metrics=ports.metrics,
+        )  # fmt: skip
+        self.holders = Holders(self.windows, self.dirty, self.progress)
+        self.feed.on_changed = self.holders.changed
+        self.ingest = Ingest(
+            names=self.names, n_partitions=self._n_partitions, limits=ports.bundle.config.window,
+            windows=self.windows, dirty=self.dirty, progress=self.progress, outbox=self.outbox,
+            known_items=self.feed.known, max_uncommitted=self._settings.max_uncommitted,
+            pseudonym=self._pseudonym, sealer=ports.sealer, clock=ports.clock,
+            metrics=ports.metrics,
+        )  # fmt: skip
+        self.catalogue = Catalogue(
+            names=self.names, model_id=ports.bundle.model_id, encoder=ports.item_encoder,
+            store=ports.items, progress=self.progress, outbox=self.outbox,
+            executor=device, clock=ports.clock, metrics=ports.metrics,
+        )  # fmt: skip
+
+    def _make_encoding(self, device: ThreadPoolExecutor) -> None:
+        ports = self._ports
+        self.ownership = Ownership(
+            model_id=ports.bundle.model_id, records=self._records, windows=self.windows,
+            dirty=self.dirty, progress=self.progress, vectors=ports.vectors, outbox=self.outbox,
+        )  # fmt: skip
+        self.assignment = Assignment(
+            topics=self.sources, catch_up_s=self._settings.catch_up_s, windows=self.windows,
+            dirty=self.dirty, progress=self.progress, ownership=self.ownership,
+            known_items=self.feed.known, metrics=ports.metrics,
+        )  # fmt: skip
+        self.change_feed = ChangeFeed(
+            self.outbox, self.names.user_vectors, self._settings.session_timeout_s
+        )
+        limits = ports.bundle.config.window
+        encoding = WindowEncoding(ports.user_encoder, device, limits)
+        self.poison = Poison(
+            names=self.names, limits=limits, encoding=encoding, windows=self.windows,
+            dirty=self.dirty, progress=self.progress, outbox=self.outbox, clock=ports.clock,
+            metrics=ports.metrics,
+        )  # fmt: skip
+        self.batches = MicroBatches(
+            bundle=ports.bundle, encoder=ports.user_encoder, encoding=encoding,
+            windows=self.windows, dirty=self.dirty, lookup=ports.lookup, vectors=ports.vectors,
+            feed=self.change_feed, budget_tokens=self._settings.batch_tokens, clock=ports.clock,
+            metrics=ports.metrics, source_offset=self._source_offset, refused=self._on_refused,
+            poisoned=self.poison.remove,
+        )  # fmt: skip
+
+    def _make_forgetting(self) -> None:
+        ports = self._ports
+        self.forgetting = Forgetting(
+            names=self.names, n_partitions=self._n_partitions, pseudonym=self._pseudonym,
+            windows=self.windows, dirty=self.dirty, progress=self.progress,
+            checkpoint=self.checkpoint, vectors=ports.vectors,
+            feed=self.change_feed, outbox=self.outbox,
+            remove_letters=self._remove_letters, clock=ports.clock, metrics=ports.metrics,
+        )  # fmt: skip
+        self.idle_users = IdleUsers(
+            idle_days=self._settings.idle_days, marker_days=self._settings.forget_marker_days,
+            windows=self.windows, dirty=self.dirty, clock=ports.clock, metrics=ports.metrics,
+        )  # fmt: skip
+
+    def _make_watchers(self, renew_redis: Callable[[], Awaitable[None]]) -> None:
+        ports = self._ports
+        topics = (*self.sources, self.names.catalogue)
+        self.control = ControlFeed(self._settings, self._obey, ports.metrics)
+        self.broker = Service("Kafka", self.outbox.ping)
+        self.redis = Service("Redis", RedisLife(ports.vectors, renew_redis).ping)
+        self.lag = Lag(lambda: self.consumer, topics, self.progress)
+        self.watchdog = Watchdog(
+            limit_s=self._settings.watchdog_s,
+            consumer=lambda: self.consumer,
+            expected=[TP(topic, n) for topic in topics for n in range(self._n_partitions)],
+            own=self.lag.partitions,
+            owned=partial(owned_partitions, self._settings),
+            work=lambda: (
+                tuple(self.progress.positions.items()), self.dirty.n_settled, len(self.feed.known)
+            ),
+            services=lambda: (self.broker.away, self.redis.away, self.batches.stuck),
+        )  # fmt: skip
+
+    async def _on_events(self, chunk: Any) -> None:
+        if chunk.tp.topic == self.names.forget:
+            await self.forgetting.handle(chunk)
+        else:
+            await self.ingest.handle(chunk)
+
+    async def _on_items(self, chunk: Any) -> None:
+        await self.catalogue.handle(chunk)
+
+    def _source_offset(self, partition: int) -> int:
+        return self.progress.positions.get(TP(self.names.behaviours, partition), 0) - 1
+
+    async def _on_refused(self, refusals: Sequence[Refused]) -> None:
+        by_token: list[tuple[Mark, Token]] = []
+        for refusal in refusals:
+            if isinstance(refusal.by, Marker):
+                await self.forgetting.adopt(refusal.job, refusal.by)
+            else:
+                by_token.append((refusal.job.mark, refusal.by))
+        await self.ownership.refused(self.consumer, by_token)
+
+    async def _remove_letters(self, user_ids: Collection[str]) -> None:
+        letters = await letters_of(self._settings, user_ids, self._ports.sealer)
+        if letters:
+            await remove(self._settings, self.outbox, letters)
+
+    def _obey(self, order: Order) -> None:
+        log.info("ordered to %s", order.kind)
+        for partition in self.windows.partitions.values():
+            for subject_id in partition.held:
+                self.dirty.mark(subject_id, partition.number, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +12,8 @@ from typing import Any, Final
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline
 from redis.asyncio.connection import SSLConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     NoPermissionError,
@@ -18,6 +21,7 @@ from redis.exceptions import (
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from interest.errors import BadInput, ServiceUnavailable
 from interest.tls import TlsFiles, tls_problem
@@ -61,6 +65,9 @@ class RedisLink:
                 timeout=_TIMEOUT_S,
                 socket_timeout=_TIMEOUT_S,
                 socket_connect_timeout=_TIMEOUT_S,
+                # After a restart of Redis each pooled connection is dead once. All that we send
+                # may be sent twice.
+                retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
             )
         except ValueError:
             # Neither the URL nor the parser's words (nor its traceback): a password may be in both.
@@ -80,8 +87,13 @@ class RedisLink:
 
     @asynccontextmanager
     async def translated(self) -> AsyncIterator[None]:
+        before = _cancellations()
         try:
             yield
+            if _cancellations() > before:
+                # redis-py waits by ``wait_for``, which before Python 3.12 loses a cancellation
+                # that comes just as its inner task ends: a task of ours would never stop.
+                raise asyncio.CancelledError
         except (RedisError, OSError, TimeoutError) as error:
             problem = tls_problem(error, _PREFIX)
             if problem:
@@ -126,6 +138,11 @@ class RedisLink:
     async def close(self) -> None:
         """Give the connections back."""
         await self.redis.aclose()
+
+
+def _cancellations() -> int:
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
 
 
 def is_foreign(answer: object) -> bool:

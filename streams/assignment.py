@@ -32,6 +32,7 @@ from streams.windows import Partition, WindowStore
 log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 0.02
+_CONFIRMED_S: Final = 0.5
 
 
 class Assignment:
@@ -41,6 +42,7 @@ class Assignment:
         self,
         *,
         topics: Sequence[str],
+        check: SourceCheck,
         catch_up_s: float,
         windows: WindowStore,
         dirty: DirtyUsers,
@@ -57,7 +59,7 @@ class Assignment:
         self._ownership = ownership
         self._known = known_items
         self._metrics = metrics
-        self._check = SourceCheck(metrics)
+        self._check = check
 
     def hold_back(self, partitions: Sequence[Partition]) -> None:
         """Keep the marks of partitions apart, from before the first event is read."""
@@ -67,8 +69,10 @@ class Assignment:
     async def settle(self, partitions: Sequence[Partition], consumer: ChunkConsumer) -> None:
         """Read again, reconcile with Redis, and release; also where that takes too long."""
         generation = self._progress.generation
+        foreign: list[TP] = []
         try:
-            await self._report(partitions, consumer)
+            with_windows = [partition.number for partition in partitions if partition.held]
+            foreign = await self._check.check(consumer, self._sources(partitions), with_windows)
             await self._caught_up(partitions, consumer, generation)
         except KafkaError as error:
             log.warning("vectors go on before their events are read again: %s", error)
@@ -77,16 +81,30 @@ class Assignment:
                 self._dirty.release(partition.number)
         for partition in partitions:
             await self.reconcile(partition)
+        if foreign:
+            await self._report_moved(foreign, consumer, generation)
+
+    async def _report_moved(
+        self, foreign: Sequence[TP], consumer: ChunkConsumer, generation: int
+    ) -> None:
+        """Wait for a commit of our own, to see whether this broker keeps what marks it."""
+        while not self._progress.confirmed:
+            if generation != self._progress.generation:
+                return
+            await asyncio.sleep(_CONFIRMED_S)
+        try:
+            ours = await consumer.source_offsets(self._progress.confirmed)
+        except KafkaError as error:
+            log.info("whether offsets were set by somebody else is not known: %s", error)
+            return
+        if any(offsets.ours for offsets in ours.values()):
+            self._check.report_moved(foreign)
 
     def _is_ours(self, partition: Partition) -> bool:
         return self._windows.partitions.get(partition.number) is partition
 
     def _sources(self, partitions: Sequence[Partition]) -> list[TP]:
         return [TP(topic, part.number) for part in partitions for topic in self._topics]
-
-    async def _report(self, partitions: Sequence[Partition], consumer: ChunkConsumer) -> None:
-        with_windows = [partition.number for partition in partitions if partition.held]
-        await self._check.check(consumer, self._sources(partitions), with_windows)
 
     async def _caught_up(
         self, partitions: Sequence[Partition], consumer: ChunkConsumer, generation: int

@@ -69,7 +69,10 @@ class Checkpoint:
         self._outbox = outbox
         self._vectors = vectors
         self._metrics = metrics
-        self._lock = asyncio.Lock()
+        self._taking = asyncio.Lock()
+        # Another than that of a whole checkpoint, which waits for vectors: settling a vector that
+        # was refused may have to write first.
+        self._writing = asyncio.Lock()
         self._work_s = 0.0
 
     async def run(self, consumer: ChunkConsumer) -> None:
@@ -97,7 +100,7 @@ class Checkpoint:
         Raises:
             KafkaError: the commit was not answered.
         """
-        async with self._lock:
+        async with self._taking:
             began = time.perf_counter()
             # The progress' own: the consumer may be in the next generation already.
             generation = self._progress.generation
@@ -108,7 +111,7 @@ class Checkpoint:
                 return True
             worked = time.thread_time()
             for partition in changed:
-                await self._write(partition)
+                await self.write(partition)
             await self.publish_popular(changed)
             self._work_s = time.thread_time() - worked
             await self._dirty.settled(seq)
@@ -129,7 +132,7 @@ class Checkpoint:
 
     async def write(self, partition: Partition) -> None:
         """Return when the changelog has everything of a partition."""
-        async with self._lock:
+        async with self._writing:
             await self._write(partition)
 
     async def _write(self, partition: Partition) -> None:

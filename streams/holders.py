@@ -61,7 +61,9 @@ class Holders:
                 await asyncio.sleep(0)
             if any(event.item_id in items for event in held.window.events):
                 # Looked up again: the window may have moved on while this scan slept.
-                current = partition.held[subject_id]
+                current = partition.held.get(subject_id)
+                if current is None:
+                    continue
                 # Under our generation: a former owner may have raised the revision as often.
                 partition.replace(touch(current.window), self._progress.generation)
                 self._dirty.mark(subject_id, partition.number, None)

@@ -186,9 +186,9 @@ class MicroBatches:
             if answer is None:
                 stored.append(update)
                 readable.append(job)
-            elif isinstance(answer, Token) and answer[:2] == job.held.token[:2]:
-                readable.append(job)  # a higher revision of our own is stored already
             else:
+                # Also a higher revision of our own generation: no two encodes of a user run at
+                # once, so it is of another group that counted as far before the broker was wiped.
                 refusals.append(Refused(job, answer))
         for job in readable:
             self._note(job, items)

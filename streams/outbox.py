@@ -94,8 +94,8 @@ class Outbox:
             raise ServiceUnavailable(await no_broker(self._settings, error)) from error
         self._producer = producer
 
-    async def ping(self) -> None:
-        """Return if a broker answers.
+    async def ping(self) -> dict[str, int]:
+        """Give the number of partitions of every topic, if a broker answers.
 
         Raises:
             ServiceUnavailable: none does, in time.
@@ -104,11 +104,12 @@ class Outbox:
             raise ServiceUnavailable("not connected to Kafka")
         try:
             async with asyncio.timeout(_PING_S):
-                await self._producer.client.fetch_all_metadata()
+                cluster = await self._producer.client.fetch_all_metadata()
         except (KafkaError, OSError, TimeoutError) as error:
             raise ServiceUnavailable(
                 f"Kafka at {self._settings.kafka_bootstrap} does not answer"
             ) from error
+        return {topic: len(cluster.partitions_for_topic(topic) or ()) for topic in cluster.topics()}
 
     async def stop(self) -> None:
         """Flush what is under way and disconnect."""

@@ -63,10 +63,13 @@ class Ownership:
         for mark, stored in refusals:
             by_partition[mark.partition].append((mark, stored))
         for number, refused in by_partition.items():
-            marks = [mark for mark, _ in refused]
             partition = self._windows.partitions.get(number)
-            if partition is None:
-                self._dirty.confirm(marks)
+            held = {} if partition is None else partition.held
+            # Revoked, forgotten or idle meanwhile: there is nothing to write.
+            self._dirty.confirm([mark for mark, _ in refused if mark.subject_id not in held])
+            refused = [pair for pair in refused if pair[0].subject_id in held]
+            marks = [mark for mark, _ in refused]
+            if partition is None or not marks:
                 continue
             if await self._is_owner(consumer):
                 await self._outbid(partition, refused, self._progress.generation)
@@ -102,6 +105,8 @@ class Ownership:
     async def _outbid(
         self, partition: Partition, refused: Sequence[tuple[Mark, Token]], generation: int
     ) -> None:
+        if self._windows.partitions.get(partition.number) is not partition:
+            return  # revoked while the broker answered
         era = max(stored.era for _, stored in refused) + 1
         log.warning(
             "Redis holds newer tokens of %d users of partition %d than their owner: "
@@ -110,6 +115,8 @@ class Ownership:
         )  # fmt: skip
         records: list[Record] = []
         for mark, _ in refused:
+            if mark.subject_id not in partition.held:
+                continue  # forgotten while the broker answered
             window = msgspec.structs.replace(partition.window(mark.subject_id), era=era)
             partition.replace(window, generation)
             records.append(self._records.window(partition.number, partition.held[mark.subject_id]))

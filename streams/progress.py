@@ -23,6 +23,8 @@ class Progress:
         self.generation = -1
         self.positions: dict[TP, int] = {}
         self.committed: dict[TP, int] = {}
+        #: Partitions of which the broker took a commit in this generation.
+        self.confirmed: set[TP] = set()
         self._moved = asyncio.Event()
         #: Set when so much is uncommitted that the checkpoint should not wait for its timer.
         self.pressed = asyncio.Event()
@@ -32,6 +34,7 @@ class Progress:
         self.generation = generation
         self.positions.clear()
         self.committed.clear()
+        self.confirmed.clear()
         self._moved.set()
 
     def began(self, tp: TP, offset: int) -> None:
@@ -59,6 +62,7 @@ class Progress:
         """Say that the broker took a commit; what another generation committed is not noted."""
         if generation == self.generation:
             self.committed.update(offsets)
+            self.confirmed.update(offsets)
             self._moved.set()
 
     @property

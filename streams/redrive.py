@@ -164,7 +164,7 @@ class _Run:
             key=user_id.encode(),
             value=letter.value,
             partition=partition_of(subject_id, self._n_partitions),
-            headers=redriven_headers(letter, self._sealer),
+            headers=redriven_headers(letter),
         )
 
     async def _item(self, letter: DeadLetter) -> Record | None:
@@ -172,7 +172,7 @@ class _Run:
         newest = (await self._newest_items()).get(item_id)
         if newest is not None and newest.is_behind(letter):
             return None
-        headers = redriven_headers(letter, self._sealer)
+        headers = redriven_headers(letter)
         return Record(self._names.catalogue, item_id.encode(), letter.value, headers=headers)
 
     async def _keep(self, refused: Sequence[tuple[Lying, InvalidEvent]]) -> None:

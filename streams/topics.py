@@ -97,11 +97,12 @@ def topic_configs(names: TopicNames, dead_letter_days: int) -> dict[str, dict[st
 
 
 class TopicReport(msgspec.Struct, frozen=True):
-    """What :func:`ensure_topics` found and did."""
+    """What :func:`ensure_topics` found and did; ``counts`` are partitions by topic."""
 
     partitions: int
     created: tuple[str, ...]
     existing: tuple[str, ...]
+    counts: dict[str, int]
 
 
 @asynccontextmanager
@@ -191,7 +192,8 @@ async def ensure_topics(settings: Settings) -> TopicReport:
             raise ServiceUnavailable(f"the broker did not create the topics: {error!r}") from error
     check_counts(names, counts)
     existing = tuple(name for name in configs if name not in missing)
-    return TopicReport(counts[names.behaviours], missing, existing)
+    ours = {name: counts[name] for name in configs}
+    return TopicReport(counts[names.behaviours], missing, existing, ours)
 
 
 def check_counts(names: TopicNames, counts: Mapping[str, int]) -> None:

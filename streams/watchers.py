@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Container, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Container, Hashable, Iterable, Mapping
 from typing import Final
 
 import psutil
@@ -13,9 +13,10 @@ from aiokafka.errors import KafkaError
 from faust.types import TP
 
 from interest import metrics as m
-from interest.errors import ServiceUnavailable
+from interest.errors import ServiceUnavailable, TopicMismatch
 from interest.ports import Metrics, UserVectorStore
 from streams.dirty import DirtyUsers
+from streams.outbox import Outbox
 from streams.progress import Progress
 from streams.transport import ChunkConsumer
 
@@ -52,6 +53,37 @@ class Service:
             if self.away:
                 log.info("%s answers again", self._name)
             self.away = ""
+
+
+class TopicShapes:
+    """Notices that topics were changed under a running worker."""
+
+    def __init__(self, outbox: Outbox, expected: Mapping[str, int]) -> None:
+        self._outbox = outbox
+        self._expected = expected
+        self._odd: dict[str, int] = {}
+
+    async def ping(self) -> None:
+        """Ask for the topics.
+
+        Raises:
+            ServiceUnavailable: no broker answers.
+            TopicMismatch: twice in a row a topic had another number of partitions.
+        """
+        counts = await self._outbox.ping()
+        odd = {
+            topic: counts[topic]
+            for topic, n in self._expected.items()
+            # A topic that is not there may be about to be made again.
+            if counts.get(topic, n) != n and counts[topic]
+        }
+        for topic, n in odd.items():
+            if self._odd.get(topic) == n:
+                raise TopicMismatch(
+                    f"topic {topic} has {n} partitions now, {self._expected[topic]} when this "
+                    "worker started: it was made again or grown while workers ran"
+                )
+        self._odd = odd
 
 
 class RedisLife:

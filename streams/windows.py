@@ -16,7 +16,7 @@ import msgspec
 from faust.stores.base import Store
 from faust.types import TP, EventT
 
-from interest.errors import CorruptRecord
+from interest.errors import CorruptRecord, WrongKey
 from interest.forgetting import Marker, joined
 from interest.vector import Token
 from interest.window import BehaviourWindow
@@ -246,6 +246,8 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         self._recovering: set[int] = set()
         self._generation = 0
         self.on_recovered = lambda partitions: None
+        #: Called with what ends the recovery for good.
+        self.on_unreadable: Callable[[WrongKey], None] = lambda error: None
         self.on_dropped: Callable[[int], None] = lambda number: None
         self.on_generation: Callable[[int], None] = lambda generation: None
 
@@ -278,6 +280,10 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
             for record in chunk.records:
                 try:
                     partition.restore(self.records.read(record))
+                except WrongKey as error:
+                    # To pass it over would lose the window, and every other of that key.
+                    self.on_unreadable(error)
+                    raise
                 except CorruptRecord as error:
                     # Raising here would be swallowed by Faust's recovery loop, and the rest of
                     # the chunk with it. The window is rebuilt by the user's next events.

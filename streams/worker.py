@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiokafka.errors import KafkaError
 
 from interest.bundle import LiveModel
-from interest.errors import BadInput, InterestError, ServiceUnavailable
+from interest.errors import BadInput, InterestError, ServiceUnavailable, TopicMismatch
 from interest.pseudonyms import check_pseudonyms
 from streams.dirty import DirtyUsers
 from streams.items_feed import ItemsFeed
@@ -100,7 +100,7 @@ class Worker:
         self._outbox = Outbox(settings, metrics, seal)
         await self._outbox.start()
         parts = self.parts = WorkerParts(
-            self.ports, topics.partitions, self._outbox, devices=self._devices,
+            self.ports, topics.counts, self._outbox, devices=self._devices,
             renew_redis=self._renew_redis,
             on_failure=lambda error: self._fail(WorkerFailed(f"an agent failed: {error!r}")),
         )  # fmt: skip
@@ -157,12 +157,18 @@ class Worker:
     async def _renew_redis(self) -> None:
         """Fill a Redis that was emptied or restored from an older copy."""
         await self._point_readers()
-        for partition in list(self.windows.partitions.values()):
-            await self.ports.vectors.restore_markers(
-                [marker for marker in partition.markers.values() if marker.place]
-            )
+        partitions = list(self.windows.partitions.values())
+        await self.ports.vectors.restore_markers(
+            [
+                marker
+                for partition in partitions
+                for marker in partition.markers.values()
+                if marker.place
+            ]
+        )
+        for partition in partitions:
             await self.parts.assignment.reconcile(partition)
-        await self.parts.checkpoint.publish_popular(list(self.windows.partitions.values()))
+        await self.parts.checkpoint.publish_popular(partitions)
 
     def _spawn(self, name: str, job: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(job, name=name)
@@ -173,7 +179,8 @@ class Worker:
         self._tasks.remove(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("the %s task failed", task.get_name(), exc_info=error)
-            self._fail(WorkerFailed(f"the {task.get_name()} task failed: {error!r}"))
+            what = WorkerFailed(f"the {task.get_name()} task failed: {error!r}")
+            self._fail(error if isinstance(error, TopicMismatch) else what)
 
     def _fail(self, error: InterestError) -> None:
         if not self._failed.done():
@@ -195,7 +202,7 @@ class Worker:
         """Wait until the worker cannot go on, and raise why.
 
         Raises:
-            WorkerFailed: always.
+            WorkerFailed, TopicMismatch: always one of them.
         """
         await asyncio.shield(self._failed)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -46,9 +46,10 @@ from streams.outbox import Outbox
 from streams.ownership import Ownership
 from streams.poison import Poison
 from streams.progress import Progress
+from streams.sources import SourceCheck
 from streams.topics import TopicNames, owned_partitions
 from streams.transport import ChunkConsumer
-from streams.watchers import Lag, RedisLife, Service, Watchdog
+from streams.watchers import Lag, RedisLife, Service, TopicShapes, Watchdog
 from streams.window_records import WindowRecords
 
 log = logging.getLogger(__name__)
@@ -71,9 +72,10 @@ class WorkerPorts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerParts:
-    """Makes the parts for topics of ``n_partitions``; nothing runs before it is started.
+    """Makes the parts; nothing runs before it is started.
 
     Args:
+        counts: partitions by topic.
         outbox: connected.
         devices: one thread each for the encoders of users and of items.
         renew_redis: fills a Redis that was emptied or restored from an older copy.
@@ -83,7 +85,7 @@ class WorkerParts:
     def __init__(
         self,
         ports: WorkerPorts,
-        n_partitions: int,
+        counts: Mapping[str, int],
         outbox: Outbox,
         *,
         devices: tuple[ThreadPoolExecutor, ThreadPoolExecutor],
@@ -93,8 +95,9 @@ class WorkerParts:
         self._ports = ports
         self._settings = ports.settings
         self.outbox = outbox
-        self._n_partitions = n_partitions
         self.names = TopicNames.of(self._settings)
+        self._counts = counts
+        self._n_partitions = n_partitions = counts[self.names.behaviours]
         self.sources = (self.names.behaviours, self.names.routed, self.names.forget)
         self.dirty = DirtyUsers(1 / self._settings.user_encodes_per_s)
         self.progress = Progress()
@@ -151,8 +154,9 @@ class WorkerParts:
             dirty=self.dirty, progress=self.progress, vectors=ports.vectors, outbox=self.outbox,
         )  # fmt: skip
         self.assignment = Assignment(
-            topics=self.sources, catch_up_s=self._settings.catch_up_s, windows=self.windows,
-            dirty=self.dirty, progress=self.progress, ownership=self.ownership,
+            topics=self.sources, check=self._source_check(),
+            catch_up_s=self._settings.catch_up_s, windows=self.windows, dirty=self.dirty,
+            progress=self.progress, ownership=self.ownership,
             known_items=self.feed.known, metrics=ports.metrics,
         )  # fmt: skip
         self.change_feed = ChangeFeed(
@@ -191,13 +195,13 @@ class WorkerParts:
         ports = self._ports
         topics = (*self.sources, self.names.catalogue)
         self.control = ControlFeed(self._settings, self._obey, ports.metrics)
-        self.broker = Service("Kafka", self.outbox.ping)
+        self.broker = Service("Kafka", TopicShapes(self.outbox, self._counts).ping)
         self.redis = Service("Redis", RedisLife(ports.vectors, renew_redis).ping)
         self.lag = Lag(lambda: self.consumer, topics, self.progress)
         self.watchdog = Watchdog(
             limit_s=self._settings.watchdog_s,
             consumer=lambda: self.consumer,
-            expected=[TP(topic, n) for topic in topics for n in range(self._n_partitions)],
+            expected=[TP(topic, n) for topic in topics for n in range(self._counts[topic])],
             own=self.lag.partitions,
             owned=partial(owned_partitions, self._settings),
             work=lambda: (
@@ -214,6 +218,11 @@ class WorkerParts:
 
     async def _on_items(self, chunk: Any) -> None:
         await self.catalogue.handle(chunk)
+
+    def _source_check(self) -> SourceCheck:
+        topics = (self.names.behaviours, self.names.catalogue)
+        everything = [TP(topic, n) for topic in topics for n in range(self._counts[topic])]
+        return SourceCheck(self.names.behaviours, everything, self._ports.metrics)
 
     def _source_offset(self, partition: int) -> int:
         return self.progress.positions.get(TP(self.names.behaviours, partition), 0) - 1

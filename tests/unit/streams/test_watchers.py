@@ -141,28 +141,44 @@ class Told(NoMetrics):
         self.kinds.append(label)
 
 
+ITEMS = TP("catalogue", 0)
+
+
+async def told_of(
+    offsets: SourceOffsets,
+    items: SourceOffsets = SourceOffsets(0, 0, None, False),  # noqa: B008
+    fetched: int | None = None,
+) -> tuple[list[str], list[TP]]:
+    consumer, told = Consumer(), Told()
+    consumer.offsets = {MINE: offsets, ITEMS: items}
+    consumer.fetched = fetched
+    check = SourceCheck("behaviours", [MINE, ITEMS], told)
+    foreign = await check.check(consumer, [MINE], with_windows=[0])  # type: ignore[arg-type]
+    return told.kinds, foreign
+
+
 @pytest.mark.parametrize(
     ("offsets", "kinds"),
     [
         (SourceOffsets(0, 10, 7, True), []),
         (SourceOffsets(0, 10, 10, True), []),
-        (SourceOffsets(0, 0, None, False), []),
         (SourceOffsets(0, 10, None, False), ["group_lost"]),
         (SourceOffsets(0, 3, 7, True), ["recreated"]),
         (SourceOffsets(8, 10, 7, True), ["expired"]),
-        (SourceOffsets(0, 10, 2, False), ["moved"]),
     ],
 )
 async def test_what_happened_to_a_source_is_told(offsets: SourceOffsets, kinds: list[str]) -> None:
-    consumer, told = Consumer(), Told()
-    consumer.offsets[MINE] = offsets
-    await SourceCheck(told).check(consumer, [MINE], with_windows=[0])  # type: ignore[arg-type]
-    assert told.kinds == kinds
+    assert await told_of(offsets) == (kinds, [])
+
+
+async def test_a_topic_whose_commits_are_gone_though_the_group_lives_was_deleted() -> None:
+    alive = SourceOffsets(0, 5, 5, True)
+    assert await told_of(SourceOffsets(0, 0, None, False), alive) == (["recreated"], [])
+
+
+async def test_a_commit_of_somebody_else_is_found() -> None:
+    assert await told_of(SourceOffsets(0, 10, 2, False)) == ([], [MINE])
 
 
 async def test_a_broker_that_understates_the_end_is_no_reset() -> None:
-    consumer, told = Consumer(), Told()
-    consumer.offsets[MINE] = SourceOffsets(0, 3, 7, True)
-    consumer.fetched = 7
-    await SourceCheck(told).check(consumer, [MINE], with_windows=[0])  # type: ignore[arg-type]
-    assert told.kinds == []
+    assert await told_of(SourceOffsets(0, 3, 7, True), fetched=7) == ([], [])

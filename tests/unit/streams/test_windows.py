@@ -71,7 +71,11 @@ def gone(token: tuple[int, int, int], key: bytes = b"u") -> Tombstone:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_a_tombstone_counts_by_its_token_whatever_was_written_last(order: tuple[int, ...]) -> None:
-    entries: list[Entry] = [Held(window(2, revision=5), 2), gone((0, 2, 5)), Held(window(1, revision=9), 1)]
+    entries: list[Entry] = [
+        Held(window(2, revision=5), 2),
+        gone((0, 2, 5)),
+        Held(window(1, revision=9), 1),
+    ]
     partition = empty_partition(0)
     for i in order:
         partition.restore(entries[i])
@@ -86,7 +90,11 @@ def test_a_tombstone_counts_by_its_token_whatever_was_written_last(order: tuple[
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_a_zombies_tombstone_removes_nothing_newer(order: tuple[int, ...]) -> None:
-    entries: list[Entry] = [Held(window(1, revision=9), 1), gone((0, 1, 9)), Held(window(2, revision=1), 2)]
+    entries: list[Entry] = [
+        Held(window(1, revision=9), 1),
+        gone((0, 1, 9)),
+        Held(window(2, revision=1), 2),
+    ]
     partition = empty_partition(0)
     for i in order:
         partition.restore(entries[i])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import shutil
 import signal
 import sys
@@ -35,6 +36,8 @@ async def _main(options: Options) -> int:
 
 def main() -> None:
     """Run with the arguments of the command line."""
+    # Brokers are killed on purpose; that clients notice is no news.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     options = parse(sys.argv[1:], list(CASES))
     try:
         code = asyncio.run(_main(options))

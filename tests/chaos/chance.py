@@ -95,7 +95,7 @@ class Chance:
 
     def _victim(self) -> WorkerProcess | None:
         working = self._rig.fleet.working
-        return self._rng.choice(working) if len(working) > 1 else None
+        return self._rng.choice(working) if self._rig.steady and len(working) > 1 else None
 
     async def _kill(self) -> None:
         victim = self._victim()
@@ -163,13 +163,13 @@ class Chance:
 
     async def _add(self) -> None:
         fleet = self._rig.fleet
-        if fleet.n_wanted < self._rig.options.workers + 2:
+        if self._rig.steady and fleet.n_wanted < self._rig.options.workers + 2:
             self._rig.counts["rebalances"] += 1
             fleet.scale(fleet.n_wanted + 1)
 
     async def _remove(self) -> None:
         fleet = self._rig.fleet
-        if fleet.n_wanted > 2:
+        if self._rig.steady and fleet.n_wanted > 2:
             self._rig.counts["rebalances"] += 1
             fleet.scale(fleet.n_wanted - 1)
 

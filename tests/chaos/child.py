@@ -125,7 +125,7 @@ def event_fields(event: Event) -> dict[str, Any]:
     """Give the fields of an event that are there."""
     fields = {name: getattr(event, name) for name in event.__struct_fields__}
     return {
-        name: str(value) if name == "type" else value
+        name: str(value) if name == "type" else int(value) if name == "ts" else value
         for name, value in fields.items()
         if value is not None and name != "schema"
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -79,14 +80,19 @@ async def judge(rig: Rig) -> Verdict:
 
 
 async def _recover_afresh(rig: Rig) -> None:
-    """End all workers in order; let one recover everything from the changelog."""
-    rig.fleet.supervised = False
-    rig.fleet.scale(0)
-    for worker in rig.fleet.alive:
+    """Let one new worker recover everything from the changelog; all others end in order."""
+    old = rig.fleet.alive
+    rig.fleet.n_wanted = 1
+    rig.fleet.spawn()
+    await rig.shared(len(old) + 1)
+    for n_left, worker in zip(range(len(old), 0, -1), old, strict=True):
+        worker.expected_end = True
+        worker.signal(signal.SIGTERM)
+        if rig.broker.kind == "tansu":  # it loses its group when several leave at once
+            await worker.gone.wait()
+            await rig.shared(n_left)
+    for worker in old:
         await asyncio.wait_for(worker.gone.wait(), 60)
-    rig.fleet.supervised = True
-    rig.fleet.scale(1)
-    await rig.shared()
     await rig.quiet()
 
 

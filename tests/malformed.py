@@ -163,6 +163,10 @@ def malformed(seed: int, n: int) -> Iterator[Malformed]:
             "item_id": "mug",
         }  # fmt: skip
         value, reasons = kind(rng, event)
-        keys = [b"\xff\xfe", b"somebody else"] if kind is _other_key else [None, user.encode()]
+        keys = [None, user.encode()]
+        if kind is _other_key:
+            keys = [b"\xff\xfe", b"somebody else"]
+        elif value is None:
+            keys = [user.encode()]  # no producer sends neither key nor value
         headers = ((rng.choice(["trace", "reason", "dead-letter"]), rng.randbytes(8)),)
         yield Malformed(rng.choice(keys), value, headers if i % 3 == 0 else (), frozenset(reasons))

@@ -143,6 +143,6 @@ def test_help_names_every_command(tmp_path: Path) -> None:
     text = interest("--help", cwd=tmp_path).stdout
     for command in (
         "demo", "worker", "serve", "topics", "catalogue", "replay", "vector", "recommend",
-        "doctor", "services", "convert",
+        "doctor", "services", "convert", "dead-letters",
     ):  # fmt: skip
         assert command in text

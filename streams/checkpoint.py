@@ -102,16 +102,18 @@ class Checkpoint:
         """
         async with self._taking:
             began = time.perf_counter()
-            # The progress' own: the consumer may be in the next generation already.
-            generation = self._progress.generation
-            noted = self._progress.pending()
-            seq = self._dirty.last_seq
-            changed = [part for part in self._windows.partitions.values() if part.unwritten]
-            if not noted and not changed:
-                return True
-            worked = time.thread_time()
-            for partition in changed:
-                await self.write(partition)
+            async with self._writing:
+                # Noted only now: what another write has under way looks written, and is not.
+                # The generation is the progress' own; the consumer may be in the next already.
+                generation = self._progress.generation
+                noted = self._progress.pending()
+                seq = self._dirty.last_seq
+                changed = [part for part in self._windows.partitions.values() if part.unwritten]
+                if not noted and not changed:
+                    return True
+                worked = time.thread_time()
+                for partition in changed:
+                    await self._write(partition)
             await self.publish_popular(changed)
             self._work_s = time.thread_time() - worked
             await self._dirty.settled(seq)
@@ -151,12 +153,15 @@ class Checkpoint:
                     held = partition.held.get(subject_id)
                     now = () if held is None else held.window.events
                     partition.popular.replace(changed[subject_id].events, now)
-                    if held is None:
-                        # Popular counts now stand at nothing, whatever fails below.
-                        changed[subject_id] = BehaviourWindow(subject_id=subject_id)
-                        continue
-                    changed[subject_id] = held.window
-                    records.append(self._records.window(partition.number, held))
+                    # Popular counts now stand at this, whatever fails below.
+                    written = (
+                        BehaviourWindow(subject_id=subject_id) if held is None else held.window
+                    )
+                    changed[subject_id] = written
+                    if subject_id in partition.changed:  # since this write began
+                        partition.changed[subject_id] = written
+                    if held is not None:
+                        records.append(self._records.window(partition.number, held))
                 await self._send(partition, records)
             await self._send(
                 partition,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -16,8 +16,9 @@ from interest.settings import Settings
 from interest.window import WindowLimits, fold, window_from_bytes
 from streams.checkpoint import Checkpoint
 from streams.dirty import DirtyUsers
+from streams.outbox import Record
 from streams.progress import Progress
-from tests.unit.streams.fakes import RECORDS, Outbox, Vectors, Windows, event_json
+from tests.unit.streams.fakes import RECORDS, T0, Outbox, Vectors, Windows, event_json
 
 SOURCE = TP("behaviours", 0)
 
@@ -162,3 +163,76 @@ async def test_an_idle_worker_commits_nothing(harness: Harness) -> None:
     assert await harness.take()
     assert harness.consumer.commits == []
     assert harness.outbox.sent == []
+
+
+async def test_what_another_write_has_under_way_is_waited_for_before_the_commit(
+    harness: Harness,
+) -> None:
+    acknowledged = asyncio.Event()
+    original = harness.outbox.send_all
+
+    async def send_all(records: Sequence[Record]) -> None:
+        await acknowledged.wait()
+        await original(records)
+
+    harness.outbox.send_all = send_all  # type: ignore[method-assign]
+    harness.see("a", 0)
+    harness.confirm()
+    # Forgetting somebody writes the partition, too.
+    writing = asyncio.create_task(harness.checkpoint.write(harness.windows.partition(0)))
+    await turns()
+    taking = harness.take()
+    await turns()
+    assert harness.consumer.commits == []
+    acknowledged.set()
+    await asyncio.wait_for(writing, 5)
+    assert await asyncio.wait_for(taking, 5)
+    assert harness.consumer.commits == [{SOURCE: 1}]
+
+
+async def test_a_checkpoint_that_waits_for_vectors_holds_no_write_up(harness: Harness) -> None:
+    harness.see("a", 0)
+    taking = harness.take()
+    await turns()
+    # A vector that a marker refused is settled only once the marker is written.
+    await asyncio.wait_for(harness.checkpoint.write(harness.windows.partition(0)), 5)
+    harness.confirm()
+    assert await asyncio.wait_for(taking, 5)
+
+
+async def test_what_changes_while_it_is_written_is_counted_once(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streams.checkpoint._SLICE", 1)
+    partition = harness.windows.partition(0)
+
+    def see(user: str, n: int) -> None:
+        event = decode_event(event_json(f"e{n}", user, ts=T0 + n))
+        window = fold(partition.window(user), [event], WindowLimits(max_events=1))
+        partition.replace(window, generation=1)
+
+    original = harness.outbox.send_all
+
+    async def send_all(records: Sequence[Record]) -> None:
+        if records[0].key == b"a" and len(harness.outbox.sent) < 2:
+            see("b", 2)
+            partition.remove("c")
+        await original(records)
+
+    see("a", 1)
+    see("b", 1)
+    see("c", 1)
+    await harness.take()
+    harness.outbox.send_all = send_all  # type: ignore[method-assign]
+    harness.outbox.sent.clear()
+    see("a", 2)
+    see("b", 3)
+    see("c", 2)
+    await harness.take()
+    see("b", 4)
+    see("c", 5)
+    await harness.take()
+    fresh = Harness()
+    for held in partition.held.values():
+        fresh.windows.partition(0).restore(held)
+    assert partition.popular.top(9, 7) == fresh.windows.partition(0).popular.top(9, 7)

@@ -70,7 +70,7 @@ async def judge(rig: Rig) -> Verdict:
         verdict.add("lost", f"offsets that are not committed: {missing}", total(missing))
     found = await _read(rig, vectors)
     _compare_written(rig, found.log, verdict)
-    compare_windows(found.expected, found.windows, verdict)
+    compare_windows(found.expected, found.windows, verdict, _places(found.log))
     compare_vectors(found, verdict)
     compare_letters(found, verdict)
     compare_forgotten(found, verdict)
@@ -130,12 +130,22 @@ def _compare_written(rig: Rig, log: Sequence[oracle.Logged], verdict: Verdict) -
                 verdict.add("broker", f"it has lost an acknowledged record: {written}")
 
 
+def _places(log: Sequence[oracle.Logged]) -> dict[str, str]:
+    return {
+        json.loads(record.value)["event_id"]: record.name
+        for record in log
+        if record.value is not None and not record.mark
+    }
+
+
 def compare_windows(
     expected: Mapping[str, Sequence[oracle.Event]],
     windows: Mapping[str, Sequence[oracle.Event]],
     verdict: Verdict,
+    places: Mapping[str, str] | None = None,
 ) -> None:
-    """Compare windows event by event."""
+    """Compare windows event by event; ``places`` tells where in the log an event id is."""
+    where = places or {}
     for user in sorted(expected.keys() | windows.keys()):
         want = {event["event_id"]: event for event in expected.get(user, [])}
         got = Counter(event["event_id"] for event in windows.get(user, []))
@@ -143,7 +153,8 @@ def compare_windows(
         extra = sorted(got.keys() - want.keys())
         twice = sorted(event_id for event_id, n in got.items() if n > 1)
         if lost:
-            verdict.add("lost", f"{user} has lost {lost}", len(lost))
+            there = [f"{event_id} of {where.get(event_id, 'nowhere')}" for event_id in lost]
+            verdict.add("lost", f"{user} has lost {there}", len(lost))
         if twice:
             verdict.add("doubled", f"{user} has twice {twice}", len(twice))
         if extra and not lost:

@@ -65,10 +65,8 @@ class Partition:
 
     def _below(self, subject_id: str) -> Token:
         """Give the highest token under which something of this subject may be written."""
-        below = self._floor
         held = self.held.get(subject_id)
-        if held is not None:
-            below = max(below, held.token)
+        below = self._floor if held is None else held.token
         marker = self.marker(subject_id)
         return below if marker is None else max(below, marker.token)
 
@@ -147,6 +145,8 @@ class Partition:
         del self.markers[marker.subject_hash]
         self.marked.pop(marker.subject_hash, None)
         self.removed[marker_key(marker)] = Tombstone(marker_key(marker), marker.token)
+        # A later marker of this person must outrank the tombstone.
+        self._floor = max(self._floor, marker.token)
 
     def _apply(self, subject_id: str, marker: Marker, generation: int) -> None:
         held = self.held.get(subject_id)
@@ -171,12 +171,20 @@ class Partition:
     def restore(self, entry: Held | Marker | Tombstone) -> None:
         """Take what a changelog record says, unless something higher is known."""
         if isinstance(entry, Marker):
-            held_marker = self.markers.get(entry.subject_hash)
-            self.markers[entry.subject_hash] = joined(entry, held_marker)
+            self._restore_marker(entry)
         elif isinstance(entry, Tombstone):
             self._restore_tombstone(entry)
         else:
             self._restore_window(entry)
+
+    def _restore_marker(self, restored: Marker) -> None:
+        marker = joined(restored, self.markers.get(restored.subject_hash))
+        self.markers[marker.subject_hash] = marker
+        if marker == restored:
+            self.marked.pop(marker.subject_hash, None)
+        else:
+            # A zombie's, as below: compaction would keep only what it says.
+            self.marked[marker.subject_hash] = marker
 
     def _restore_window(self, restored: Held) -> None:
         subject_id = restored.window.subject_id
@@ -207,14 +215,21 @@ class Partition:
             self.changed.pop(subject_id, None)
             del self.held[subject_id]
         self._floor = max(self._floor, tombstone.token)
-        self._tombstones[tombstone.key] = tombstone
+        known = self._tombstones.get(tombstone.key)
+        if known is None or known.token < tombstone.token:
+            self._tombstones[tombstone.key] = tombstone
 
     def recovered(self, generation: int) -> None:
         """Finish the recovery: nothing older than a marker stays."""
         for tombstone in self._tombstones.values():
             marker = self.markers.get(tombstone.key.removeprefix(MARKER_KEY))
-            if marker is not None and marker.token <= tombstone.token:
+            if marker is None:
+                continue
+            if marker.token <= tombstone.token:
                 del self.markers[marker.subject_hash]
+                self.marked.pop(marker.subject_hash, None)
+            else:
+                self.marked[marker.subject_hash] = marker  # the tombstone may lie behind it
         self._tombstones.clear()
         if self.markers:
             for subject_id in list(self.held):
@@ -233,7 +248,12 @@ def is_forgotten(ts: int, arrived_ms: int | None, marker: Marker) -> bool:
 
 
 class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,unused-ignore]
-    """The table's storage: windows by partition and subject."""
+    """The table's storage: windows by partition and subject.
+
+    A partition that is being recovered stands apart until all of its changelog is read: what
+    touches, evicts or outbids a window would give the old record it has read so far a token
+    above that of the newer one which it has yet to read.
+    """
 
     #: Called with each partition that has been recovered, before its events are read.
     on_recovered: Callable[[Iterable[Partition]], None]
@@ -242,17 +262,28 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
     hash_of: Callable[[str], bytes]
 
     def __post_init__(self) -> None:
+        #: What this worker owns, and has recovered.
         self.partitions: dict[int, Partition] = {}
+        self._restoring: dict[int, Partition] = {}
+        self._assigned: set[int] = set()
+        #: Partitions to announce when their changelog is read; recovered ones may be read again.
         self._recovering: set[int] = set()
         self._generation = 0
         self.on_recovered = lambda partitions: None
-        #: Called with what ends the recovery for good.
+        self._unreadable: WrongKey | None = None
+        #: Called with what must end this worker: windows that it cannot read.
         self.on_unreadable: Callable[[WrongKey], None] = lambda error: None
         self.on_dropped: Callable[[int], None] = lambda number: None
         self.on_generation: Callable[[int], None] = lambda generation: None
 
     def partition(self, number: int) -> Partition:
-        """Give a partition's state, empty at first."""
+        """Give a partition's state, empty at first.
+
+        Raises:
+            WrongKey: windows could not be read; nothing may be built on what is missing.
+        """
+        if self._unreadable is not None:
+            raise self._unreadable
         found = self.partitions.get(number)
         if found is None:
             found = self.partitions[number] = Partition(number, self.hash_of)
@@ -275,15 +306,22 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         """Recover from chunks of changelog records, the highest token winning."""
         for event in batch:
             chunk = cast(Chunk, event.message.value)
-            partition = self.partition(chunk.tp.partition)
-            self._recovering.add(chunk.tp.partition)
+            number = chunk.tp.partition
+            if number not in self._assigned:
+                continue  # Faust hands on what it has of a partition that was revoked
+            partition = self.partitions.get(number) or self._restoring.setdefault(
+                number, Partition(number, self.hash_of)
+            )
+            self._recovering.add(number)
             for record in chunk.records:
                 try:
                     partition.restore(self.records.read(record))
                 except WrongKey as error:
-                    # To pass it over would lose the window, and every other of that key.
+                    # To pass it over would lose the window, and every other of that key. Not
+                    # raised: Faust would try for ever, and could not be stopped.
+                    self._unreadable = error
                     self.on_unreadable(error)
-                    raise
+                    return
                 except CorruptRecord as error:
                     # Raising here would be swallowed by Faust's recovery loop, and the rest of
                     # the chunk with it. The window is rebuilt by the user's next events.
@@ -301,20 +339,40 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         """Drop what another worker owns now; called before anything new is read."""
         self._generation = generation_id
         self.on_generation(generation_id)
-        changelog = self.table.changelog_topic.get_topic_name()
+        changelog = self._changelog
+        self._assigned = {tp.partition for tp in assigned if tp.topic == changelog}
         for tp in revoked:
             if tp.topic == changelog:
                 self.partitions.pop(tp.partition, None)
+                self._restoring.pop(tp.partition, None)
                 self._recovering.discard(tp.partition)
                 self.on_dropped(tp.partition)
         self._recovering |= {tp.partition for tp in newly_assigned if tp.topic == changelog}
 
+    @property
+    def _changelog(self) -> str:
+        name: str = self.table.changelog_topic.get_topic_name()
+        return name
+
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
-        """Announce the recovered partitions."""
-        numbers, self._recovering = self._recovering, set()
-        recovered = [self.partition(number) for number in sorted(numbers)]
-        for partition in recovered:
+        """Announce the recovered partitions.
+
+        Faust may be in the next assignment already, and call this for the one before: what came
+        with the next is not recovered.
+        """
+        if self._unreadable is not None:
+            return
+        read = {tp.partition for tp in active_tps if tp.topic == self._changelog}
+        numbers = self._recovering & read
+        self._recovering -= numbers
+        recovered: list[Partition] = []
+        for number in sorted(numbers):
+            restored = self._restoring.pop(number, None)
+            if restored is not None:
+                self.partitions[number] = restored
+            partition = self.partition(number)
             partition.recovered(self._generation)
+            recovered.append(partition)
         self.on_recovered(recovered)
 
     def backup_partition(self, *args: Any, **kwargs: Any) -> Any:
@@ -349,6 +407,7 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
     def reset_state(self) -> None:
         """Forget everything."""
         self.partitions.clear()
+        self._restoring.clear()
 
 
 class WindowTable(faust.Table):  # type: ignore[type-arg,misc,unused-ignore]

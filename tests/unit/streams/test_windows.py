@@ -169,3 +169,59 @@ def test_changelog_records_are_read_back_as_they_were_written() -> None:
     assert b"u" not in (RECORDS.marker(5, marker).key or b"")
     with pytest.raises(CorruptRecord):
         RECORDS.read(KafkaRecord("windows", 5, 0, b"u", None))
+
+
+def test_the_highest_tombstone_counts_whatever_was_written_last() -> None:
+    partition = empty_partition(0)
+    # A zombie let its user go, and took them back.
+    for entry in (gone((0, 2, 5)), gone((0, 1, 9)), Held(window(1, revision=10), 1)):
+        partition.restore(entry)
+    partition.recovered(3)
+    assert partition.held == {}
+    assert partition.removed == {b"u": gone((0, 2, 5))}
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(2))))
+def test_a_zombies_marker_written_last_is_written_over(order: tuple[int, ...]) -> None:
+    hashed = subject_hash("", "u")
+    entries = [Marker(hashed, T0, Token(0, 1, 9)), Marker(hashed, T0 + 10, Token(0, 2, 6))]
+    partition = empty_partition(0)
+    for i in order:
+        partition.restore(entries[i])
+    partition.recovered(3)
+    assert partition.marker("u") == entries[1]
+    assert partition.marked == ({hashed: entries[1]} if order == (1, 0) else {})
+
+
+def test_a_zombies_tombstone_of_a_marker_is_written_over() -> None:
+    hashed = subject_hash("", "u")
+    renewed = Marker(hashed, T0 + 10, Token(0, 2, 6))
+    partition = empty_partition(0)
+    partition.restore(renewed)
+    partition.restore(gone((0, 1, 9), b"\xff" + hashed))
+    partition.recovered(3)
+    assert partition.marked == {hashed: renewed}
+
+
+def test_who_is_forgotten_again_after_a_markers_end_stays_forgotten() -> None:
+    partition = empty_partition(0)
+    partition.restore(Marker(subject_hash("", "u"), T0, Token(0, 57, 9)))
+    partition.recovered(1)
+    partition.unmark(partition.markers[subject_hash("", "u")])
+    [tombstone] = partition.removed.values()
+    again = partition.forget("u", T0 + 10, generation=1)  # the group counts anew
+    fresh = empty_partition(0)
+    fresh.restore(tombstone)
+    fresh.restore(again)
+    fresh.recovered(2)
+    assert fresh.marker("u") == again
+
+
+def test_a_note_on_a_window_raises_no_era_for_the_sake_of_others() -> None:
+    partition = empty_partition(0)
+    partition.restore(Held(window(2), 5))
+    partition.restore(gone((0, 7, 9), b"another"))
+    partition.recovered(8)
+    noted = msgspec.structs.replace(partition.window("u"), unresolved=True)
+    partition.replace(noted, partition.held["u"].generation)
+    assert partition.held["u"].token == (0, 5, 1)

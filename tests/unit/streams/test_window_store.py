@@ -1,0 +1,129 @@
+"""The table's storage across assignments: what is being recovered is nobody's yet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from interest.event import decode_event
+from interest.forgetting import subject_hash
+from interest.window import BehaviourWindow, WindowLimits, fold, touch
+from streams.window_records import Held
+from streams.windows import Partition, WindowStore
+from tests.unit.streams.fakes import RECORDS, T0, KafkaRecord, chunk, event_json
+
+CHANGELOG = TP("windows", 0)
+OTHER = TP("windows", 1)
+
+
+def window(n: int) -> BehaviourWindow:
+    events = [decode_event(event_json(f"e{i}")) for i in range(n)]
+    folded = fold(BehaviourWindow(subject_id="u"), events, WindowLimits())
+    for _ in range(n - 1):
+        folded = touch(folded)
+    return folded
+
+
+class Group:
+    """What Faust calls, in its order."""
+
+    def __init__(self) -> None:
+        topic = SimpleNamespace(get_topic_name=lambda: "windows")
+        table: Any = SimpleNamespace(changelog_topic=topic, name="windows")
+        self.store = WindowStore("windows://", SimpleNamespace(), table, table_name="windows")  # type: ignore[arg-type]
+        self.store.records = RECORDS
+        self.store.hash_of = partial(subject_hash, "")
+        self.announced: list[list[int]] = []
+        self.store.on_recovered = self._on_recovered
+        self.assigned: set[TP] = set()
+        self.generation = 0
+
+    def _on_recovered(self, partitions: Iterable[Partition]) -> None:
+        self.announced.append([partition.number for partition in partitions])
+
+    async def assign(self, *tps: TP) -> None:
+        assigned, before = set(tps), self.assigned
+        self.assigned, self.generation = assigned, self.generation + 1
+        await self.store.on_rebalance(
+            assigned, before - assigned, assigned - before, self.generation
+        )
+
+    def read(self, tp: TP, *entries: Held) -> None:
+        records: list[KafkaRecord] = []
+        for i, held in enumerate(entries):
+            made = RECORDS.window(tp.partition, held)
+            records.append(KafkaRecord(tp.topic, tp.partition, i, made.key, made.value, T0))
+        message = SimpleNamespace(message=SimpleNamespace(value=chunk(records)))
+        self.store.apply_changelog_batch([message], lambda k: k, lambda v: v)  # type: ignore[list-item]
+
+    async def complete(self, *tps: TP) -> None:
+        await self.store.on_recovery_completed(set(tps), set())
+
+
+@pytest.fixture
+def group() -> Group:
+    return Group()
+
+
+async def test_a_window_of_which_older_records_are_read_is_not_to_be_changed(group: Group) -> None:
+    await group.assign(CHANGELOG)
+    group.read(CHANGELOG, Held(window(1), 1))
+    # Holders of a changed item, idle users and a rebuild go through these.
+    for partition in group.store.partitions.values():
+        partition.replace(touch(partition.window("u")), generation=7)
+    group.read(CHANGELOG, Held(window(3), 2))
+    await group.complete(CHANGELOG)
+    assert len(group.store.partitions[0].window("u").events) == 3
+    assert group.announced == [[0]]
+
+
+async def test_a_chunk_of_a_revoked_partition_does_not_bring_it_back(group: Group) -> None:
+    await group.assign(CHANGELOG, OTHER)
+    await group.assign(CHANGELOG)
+    # Faust flushes what it had buffered when the next recovery starts.
+    group.read(OTHER, Held(window(2), 1))
+    await group.complete(CHANGELOG)
+    assert set(group.store.partitions) == {0}
+    assert group.announced == [[0]]
+
+
+async def test_a_recovery_of_the_assignment_before_announces_nothing_of_the_next(
+    group: Group,
+) -> None:
+    await group.assign(CHANGELOG)
+    group.read(CHANGELOG, Held(window(1), 1))
+    await group.assign(CHANGELOG, OTHER)
+    await group.complete(CHANGELOG)
+    assert group.announced == [[0]]
+    assert set(group.store.partitions) == {0}
+    group.read(OTHER, Held(window(2), 1))
+    await group.complete(CHANGELOG, OTHER)
+    assert group.announced == [[0], [1]]
+
+
+async def test_a_partition_that_stays_keeps_its_windows_when_it_is_read_again(
+    group: Group,
+) -> None:
+    await group.assign(CHANGELOG)
+    group.read(CHANGELOG, Held(window(1), 1))
+    await group.complete(CHANGELOG)
+    kept = group.store.partitions[0]
+    kept.replace(window(3), generation=1)
+    await group.assign(CHANGELOG, OTHER)
+    group.read(CHANGELOG, Held(window(2), 1))
+    await group.complete(CHANGELOG, OTHER)
+    assert group.store.partitions[0] is kept
+    assert len(kept.window("u").events) == 3
+    assert group.announced == [[0], [0, 1]]
+
+
+async def test_an_empty_changelog_is_recovered_as_well(group: Group) -> None:
+    await group.assign(CHANGELOG)
+    await group.complete(CHANGELOG)
+    assert group.announced == [[0]]
+    assert set(group.store.partitions) == {0}

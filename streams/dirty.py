@@ -173,15 +173,17 @@ class DirtyUsers:
     def put_back(self, marks: Sequence[Mark]) -> None:
         """Let marks wait again under their old numbers: their encode failed."""
         again: dict[str, Mark] = {}
+        apart: dict[int, dict[str, Mark]] = {}
         for mark in marks:
             if self._in_flight.pop(mark.seq, None) is None:
                 continue
             self._resting.pop(mark.subject_id, None)
-            apart = self._held_back.get(mark.partition)
-            if apart is None:
-                again[mark.subject_id] = mark
-            else:
-                self._held_back[mark.partition] = _in_order(apart, {mark.subject_id: mark})
+            held_back = mark.partition in self._held_back
+            place = apart.setdefault(mark.partition, {}) if held_back else again
+            place[mark.subject_id] = mark
+        for partition, older in apart.items():
+            # Once for all of them: each costs a pass over everybody who waits.
+            self._held_back[partition] = _in_order(self._held_back[partition], older)
         # Where the user waits again already, the older mark stands for both.
         self._waiting = _in_order(self._waiting, again) if again else self._waiting
         self._changed.set()

@@ -76,9 +76,14 @@ class WindowEncoding:
         async def encode(first: int, last: int) -> None:
             try:
                 matrix = await self._run(windows[first:last], items)
-            except Exception as error:
+            except Exception:
                 if last - first == 1:
-                    failures[first] = error
+                    # At once, or a device that is gone would be asked for every window.
+                    again = await self._alone(windows[first], items)
+                    if isinstance(again, Exception):
+                        failures[first] = again
+                    else:
+                        rows[first] = again
                     return
                 middle = (first + last) // 2
                 await encode(first, middle)
@@ -87,21 +92,25 @@ class WindowEncoding:
                 rows.update(zip(range(first, last), matrix, strict=True))
 
         await encode(0, len(windows))
-        if failures:
-            await self._check_device()
-            for i in list(failures):
-                try:
-                    rows[i] = (await self._run([windows[i]], items))[0]
-                    del failures[i]
-                except Exception as error:
-                    failures[i] = error
         return Encoded(rows, failures)
 
-    async def _check_device(self) -> None:
+    async def _alone(
+        self, window: BehaviourWindow, items: Items
+    ) -> NDArray[np.float32] | Exception:
+        """Try a window that failed alone once more; give its row, or what makes it poison.
+
+        Raises:
+            EncoderUnavailable: the device does not work, which says nothing of the window.
+        """
         try:
             await self._run([_CANARY], {})
         except Exception as error:
             raise EncoderUnavailable(f"the encoder fails on every window: {error}") from error
+        try:
+            row: NDArray[np.float32] = (await self._run([window], items))[0]
+        except Exception as error:
+            return error
+        return row
 
     async def _run(self, windows: Sequence[BehaviourWindow], items: Items) -> NDArray[np.float32]:
         loop = asyncio.get_running_loop()
@@ -122,6 +131,9 @@ class WindowEncoding:
 
         Returns:
             the window without its poison, with what that had pushed out, same revision.
+
+        Raises:
+            EncoderUnavailable: the device stopped working meanwhile; a retry is safe.
         """
         base = msgspec.structs.replace(window, events=())
         if sound is not None and await self._works(sound, items):
@@ -141,7 +153,11 @@ class WindowEncoding:
     async def _works(self, window: BehaviourWindow, items: Items) -> bool:
         try:
             await self._run([window], items)
-        except Exception as error:
-            log.info("%d events cannot be encoded: %s", len(window.events), type(error).__name__)
-            return False
+        except Exception:
+            again = await self._alone(window, items)
+            if isinstance(again, Exception):
+                log.info(
+                    "%d events cannot be encoded: %s", len(window.events), type(again).__name__
+                )
+                return False
         return True

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+import streams.dirty
 from streams.dirty import DirtyUsers, Mark
 
 
@@ -210,3 +213,27 @@ def test_a_revoked_partition_takes_what_was_held_back_along() -> None:
     assert "a" not in dirty
     dirty.mark("a", 0, None)
     assert [m.subject_id for m in take_all(dirty)] == ["a"]
+
+
+def test_putting_a_batch_back_costs_one_pass_over_who_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    merged: list[int] = []
+    original = streams.dirty._in_order
+
+    def in_order(marks: Mapping[str, Mark], older: Mapping[str, Mark]) -> dict[str, Mark]:
+        merged.append(len(older))
+        return original(marks, older)
+
+    dirty = DirtyUsers()
+    for i in range(10):
+        dirty.mark(f"u{i}", 0, None)
+    batch = take_all(dirty)
+    dirty.hold_back(0)  # assigned anew while the store is away
+    for i in range(10, 20):
+        dirty.mark(f"u{i}", 0, None)
+    monkeypatch.setattr(streams.dirty, "_in_order", in_order)
+    dirty.put_back(batch)
+    assert merged == [10]
+    dirty.release(0)
+    assert [m.subject_id for m in take_all(dirty)] == [f"u{i}" for i in range(20)]

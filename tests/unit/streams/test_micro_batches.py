@@ -71,6 +71,7 @@ class Harness:
             budget_tokens=1_000, clock=lambda: T0 + 5, metrics=NoMetrics(),
             source_offset=lambda n: 41, refused=self._on_refused, poisoned=self._on_poisoned,
         )  # fmt: skip
+        self.batches = batches
         task = asyncio.create_task(batches.run())
         yield
         task.cancel()
@@ -151,6 +152,20 @@ async def test_a_device_that_fails_on_everything_makes_nobody_poison(harness: Ha
         await harness.settle()
     assert sorted(harness.vectors.stored) == ["a"]
     assert harness.poisoned == []
+
+
+async def test_a_device_that_is_gone_is_not_asked_for_every_window(harness: Harness) -> None:
+    for i in range(512):
+        harness.see(f"u{i}", "e")
+    harness.encoder.most = 0
+    async with harness.running():
+        while harness.batches.stuck == "":
+            await asyncio.sleep(0)
+        # Halves down to one window, and ours that must succeed.
+        assert harness.encoder.n_refused == 11
+        harness.encoder.most = 1_000
+        await harness.settle()
+    assert len(harness.vectors.stored) == 512
 
 
 async def test_a_marker_that_refuses_is_handed_on(harness: Harness) -> None:

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from interest.errors import EncoderUnavailable
 from interest.event import decode_event
 from interest.forgetting import subject_hash
 from interest.metrics import NoMetrics
@@ -113,3 +114,12 @@ async def test_a_person_forgotten_meanwhile_does_not_come_back(harness: Harness)
     assert harness.event_ids == ["e6"]
     assert harness.partition.marker("u") is not None
     assert subject_hash("", "u") in harness.partition.markers
+
+
+async def test_a_device_that_stops_meanwhile_makes_nothing_poison(harness: Harness) -> None:
+    held = harness.see("a1", "bad2", "c3")
+    harness.encoder.most = 0
+    with pytest.raises(EncoderUnavailable):
+        await harness.remove(held)
+    assert harness.event_ids == ["a1", "bad2", "c3"]
+    assert harness.outbox.sent == []

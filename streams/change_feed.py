@@ -42,15 +42,18 @@ class ChangeFeed:
         stored: Sequence[VectorUpdate],
         upserted_s: float,
         expired: Callable[[], None],
+        stands: Callable[[VectorUpdate], bool],
     ) -> None:
         """Start to announce; waits for the batch before, so that at most one is under way.
 
         Args:
             upserted_s: ``time.monotonic()`` from before the upsert.
             expired: called instead where that is longer ago than the lease.
+            stands: asked as the sending starts; what does not, as its user was forgotten
+                since, is left out. What is sent before that is followed by the tombstone.
         """
         await self.settled()
-        self._sending = asyncio.create_task(self._send(stored, upserted_s, expired))
+        self._sending = asyncio.create_task(self._send(stored, upserted_s, expired, stands))
 
     async def settled(self) -> None:
         """Return when everything handed over is acknowledged by the broker."""
@@ -62,6 +65,7 @@ class ChangeFeed:
         stored: Sequence[VectorUpdate],
         upserted_s: float,
         expired: Callable[[], None],
+        stands: Callable[[VectorUpdate], bool],
     ) -> None:
         if time.monotonic() - upserted_s > self.lease_s:
             expired()
@@ -82,6 +86,7 @@ class ChangeFeed:
                     ),
                 )
                 for update in stored
+                if stands(update)
             ]
         )
 

@@ -197,7 +197,21 @@ class MicroBatches:
         if refusals:
             self._metrics.count(m.REFUSED, len(refusals))
             await self._refused(refusals)
-        await self._feed.announce(stored, began_s, lambda: self._encode_again(readable))
+        number_of = {job.mark.subject_id: job.mark.partition for job in readable}
+        await self._feed.announce(
+            stored,
+            began_s,
+            lambda: self._encode_again(readable),
+            lambda update: self._stands(update, number_of[update.vector.user_id]),
+        )
+
+    def _stands(self, update: VectorUpdate, number: int) -> bool:
+        """Tell whether a stored vector is neither forgotten since nor another worker's to tell."""
+        partition = self._windows.partitions.get(number)
+        if partition is None:
+            return False
+        marker = partition.marker(update.vector.user_id)
+        return marker is None or update.vector.token > marker.token
 
     def _encode_again(self, jobs: Sequence[Job]) -> None:
         for job in jobs:

@@ -8,16 +8,17 @@ import msgspec
 
 from interest import metrics as m
 from interest.clock import Clock
+from interest.event import Event
 from interest.ports import Metrics
 from interest.window import WindowLimits, fold
 from streams.dead_letters import POISON, poison_letter
 from streams.dirty import DirtyUsers
 from streams.encoding import Isolated, WindowEncoding
-from streams.micro_batches import Poisoned
+from streams.micro_batches import Job, Poisoned
 from streams.outbox import Outbox
 from streams.progress import Progress
 from streams.topics import TopicNames
-from streams.windows import Partition, WindowStore
+from streams.windows import Partition, WindowStore, is_forgotten
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,9 @@ class Poison:
         """
         job = found.job
         isolated = await self._encoding.isolate(job.held.window, job.held.sound, found.items)
-        if isolated.poison:
-            log.warning("%d events of a user cannot be encoded (%s)", len(isolated.poison),
+        letters = [event for event in isolated.poison if not self._is_forgotten(event, job)]
+        if letters:
+            log.warning("%d events of a user cannot be encoded (%s)", len(letters),
                         type(found.error).__name__)  # fmt: skip
             await self._outbox.send_all(
                 [
@@ -68,16 +70,24 @@ class Poison:
                         found.error,
                         self._clock(),
                     )
-                    for event in isolated.poison
+                    for event in letters
                 ]
             )
-            self._metrics.count(m.POISON, len(isolated.poison))
-            self._metrics.count(m.DEAD_LETTERS, len(isolated.poison), POISON)
+            self._metrics.count(m.POISON, len(letters))
+            self._metrics.count(m.DEAD_LETTERS, len(letters), POISON)
         partition = self._windows.partitions.get(job.mark.partition)
         if partition is not None and job.mark.subject_id in partition.held:
             self._put_in_place(partition, found, isolated)
             self._dirty.mark(job.mark.subject_id, partition.number, job.mark.since_ms)
         self._dirty.confirm([job.mark])
+
+    def _is_forgotten(self, event: Event, job: Job) -> bool:
+        """Tell whether an event's person was forgotten meanwhile, and its letter must not be."""
+        partition = self._windows.partitions.get(job.mark.partition)
+        marker = None if partition is None else partition.marker(job.mark.subject_id)
+        return marker is not None and is_forgotten(
+            int(event.ts), job.held.ahead.get(event.event_id), marker
+        )
 
     def _put_in_place(self, partition: Partition, found: Poisoned, isolated: Isolated) -> None:
         tried = found.job.held.window

@@ -15,6 +15,7 @@ from interest.errors import ServiceUnavailable
 from interest.event import decode_event
 from interest.forgetting import Marker, subject_hash
 from interest.metrics import NoMetrics
+from interest.ports import VectorUpdate
 from interest.vector import Token
 from interest.window import WindowLimits, fold
 from streams.change_feed import Announcement, ChangeFeed
@@ -189,6 +190,29 @@ async def test_an_upsert_whose_worker_was_stopped_since_is_not_announced(harness
     # Encoded once more, under the same token, and announced only then.
     assert harness.encoder.batches == [["u"], ["u"]]
     assert len(harness.outbox.sent) == 1
+
+
+async def test_who_is_forgotten_before_the_announcement_is_not_announced(harness: Harness) -> None:
+    harness.see("u", "a")
+    harness.see("v", "a")
+    harness.see("w", "a")
+    original, tombstone = harness.vectors.upsert, asyncio.Event()
+
+    async def upsert(updates: Sequence[VectorUpdate]) -> list[Token | Marker | None]:
+        answers = await original(updates)
+        if not tombstone.is_set():
+            # The whole of it happens before the micro-batch hears from the store.
+            harness.windows.partition(0).forget("u", T0, generation=1)
+            await harness.feed.forget("u")
+            tombstone.set()
+        return answers
+
+    harness.vectors.upsert = upsert  # type: ignore[method-assign]
+    async with harness.running():
+        await harness.settle()
+        await harness.feed.settled()
+    sent = [(record.key, record.value is None) for record in harness.outbox.sent]
+    assert sent == [(b"u", True), (b"v", False), (b"w", False)]
 
 
 async def test_a_store_that_is_away_is_waited_for_and_nothing_is_lost(harness: Harness) -> None:

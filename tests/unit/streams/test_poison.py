@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
@@ -13,7 +14,7 @@ from interest.metrics import NoMetrics
 from interest.settings import Settings
 from interest.window import BehaviourWindow, WindowLimits, fold
 from streams.dirty import DirtyUsers
-from streams.encoding import WindowEncoding
+from streams.encoding import Isolated, WindowEncoding
 from streams.letters import read_letter
 from streams.micro_batches import Job, Poisoned
 from streams.poison import Poison
@@ -123,3 +124,19 @@ async def test_a_device_that_stops_meanwhile_makes_nothing_poison(harness: Harne
         await harness.remove(held)
     assert harness.event_ids == ["a1", "bad2", "c3"]
     assert harness.outbox.sent == []
+
+
+async def test_poison_of_a_person_forgotten_meanwhile_leaves_no_letter(harness: Harness) -> None:
+    held = harness.see("a1", "bad2", "bad7")
+    original = harness.poison._encoding.isolate
+
+    async def isolate(*args: Any) -> Isolated:
+        isolated = await original(*args)
+        harness.partition.forget("u", T0 + 5, generation=1)
+        return isolated
+
+    harness.poison._encoding.isolate = isolate  # type: ignore[method-assign]
+    await harness.remove(held)
+    assert len(harness.outbox.sent) == 1
+    assert b"bad7" in (harness.outbox.sent[0].value or b"")
+    assert harness.event_ids == []

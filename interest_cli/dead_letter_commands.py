@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections import Counter
 from contextlib import aclosing
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import msgspec
 import typer
@@ -18,11 +16,12 @@ from interest.errors import BadInput
 from interest.event import parse_time_ms
 from interest_cli import stopping
 from interest_cli.console import out, settings, warn
+from interest_cli.letter_view import facts, one_line, printable, shown_time
 from store.aes_sealer import sealer_of
 
 if TYPE_CHECKING:
     from interest.settings import Settings
-    from streams.dead_letter_desk import Lying, Selection
+    from streams.dead_letter_desk import Selection
     from streams.redrive import RedriveReport
 
 dead_letters_app = typer.Typer(
@@ -67,19 +66,19 @@ def show(
 
     options = settings()
     lying = stopping.run(find(options, key, sealer_of(options.encryption_keys)))
-    facts = _facts(lying)
+    known = facts(lying)
     if as_json:
-        print(msgspec.json.encode(facts).decode())
+        print(msgspec.json.encode(known).decode())
         return
-    value = facts.pop("value", None)
-    facts.pop("value_base64", None)
-    for name, fact in facts.items():
-        out.print(f"{name:16} {_one_line(fact)}", markup=False)
+    value = known.pop("value", None)
+    known.pop("value_base64", None)
+    for name, fact in known.items():
+        out.print(f"{name:16} {one_line(fact)}", markup=False)
     if value is None:
         raw = lying.letter.value
         out.print("no value" if raw is None else f"{len(raw)} bytes, no UTF-8: see --json")
     else:
-        out.print(_printable(value[:_SHOWN_CHARS]), markup=False)
+        out.print(printable(value[:_SHOWN_CHARS]), markup=False)
         if len(value) > _SHOWN_CHARS:
             out.print(f"… {len(value)} characters in all: see --json")
 
@@ -172,11 +171,13 @@ async def _list(options: Settings, chosen: Selection, limit: int, *, as_json: bo
                 break
             n += 1
             if as_json:
-                print(msgspec.json.encode(_facts(lying)).decode())
+                print(msgspec.json.encode(facts(lying)).decode())
                 continue
             last = lying.letter.last
-            where = f"{_one_line(lying.ref.key)}  {_one_line(last.detail)}"
-            out.print(Text.assemble(f"{_time(last.time_ms)}  ", (last.reason, "bold"), "  ", where))
+            where = f"{one_line(lying.ref.key)}  {one_line(last.detail)}"
+            out.print(
+                Text.assemble(f"{shown_time(last.time_ms)}  ", (last.reason, "bold"), "  ", where)
+            )
     if not n and not as_json:
         out.print("no dead letters" if chosen == type(chosen)() else "no such dead letters")
 
@@ -194,7 +195,7 @@ def _print_counts(counts: Counter[str], *, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode(dict(counts)).decode())
         return
-    for reason, n in counts.most_common():
+    for reason, n in _ranked(counts):
         out.print(f"{n:>10,}  {reason}")
     out.print(f"{counts.total():>10,}  in all")
 
@@ -205,55 +206,9 @@ def _print_report(report: RedriveReport) -> None:
     if report.superseded:
         out.print(f"{report.superseded} items removed: a newer message of them has come since")
     if report.refused:
-        reasons = ", ".join(f"{reason} {n}" for reason, n in report.refused.most_common())
+        reasons = ", ".join(f"{reason} {n}" for reason, n in _ranked(report.refused))
         out.print(f"{report.refused.total()} still invalid: {reasons}")
 
 
-def _facts(lying: Lying) -> dict[str, Any]:
-    """Give all of a letter as JSON can hold it: text, or base64 where the bytes are none."""
-    letter, origin = lying.letter, lying.letter.origin
-    facts: dict[str, Any] = {
-        "key": lying.ref.key,
-        "reason": letter.last.reason,
-        "detail": letter.last.detail,
-        "time": _time(letter.last.time_ms),
-        "first_reason": origin.first.reason,
-        "first_detail": origin.first.detail,
-        "first_time": _time(origin.first.time_ms),
-        "topic": origin.topic,
-        "partition": origin.partition,
-        "offset": origin.offset,
-        "timestamp": _time(origin.timestamp_ms),
-        **_bytes("original_key", letter.original_key),
-        "headers": [_bytes(name, value) for name, value in letter.original_headers],
-    }
-    if letter.is_cut:
-        facts["original_bytes"] = letter.n_bytes
-    return {**facts, **_bytes("value", letter.value)}
-
-
-def _bytes(name: str, value: bytes | None) -> dict[str, str | None]:
-    if value is None:
-        return {name: None}
-    try:
-        return {name: value.decode()}
-    except UnicodeDecodeError:
-        return {f"{name}_base64": base64.b64encode(value).decode()}
-
-
-def _time(ms: int) -> str:
-    try:
-        return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds")
-    except (OverflowError, ValueError, OSError):
-        return f"{ms} ms"  # a producer's time stamp may be anything
-
-
-def _one_line(value: Any) -> str:
-    return _printable(" ".join(str(value).split()))
-
-
-def _printable(text: str) -> str:
-    """Escape what a terminal would obey: anybody may have written a letter."""
-    return "".join(
-        char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text
-    )
+def _ranked(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))

@@ -73,7 +73,7 @@ class Assignment:
         try:
             with_windows = [partition.number for partition in partitions if partition.held]
             foreign = await self._check.check(consumer, self._sources(partitions), with_windows)
-            await self._caught_up(partitions, consumer, generation)
+            await self._caught_up(partitions, consumer)
         except KafkaError as error:
             log.warning("vectors go on before their events are read again: %s", error)
         for partition in partitions:
@@ -106,9 +106,12 @@ class Assignment:
     def _sources(self, partitions: Sequence[Partition]) -> list[TP]:
         return [TP(topic, part.number) for part in partitions for topic in self._topics]
 
-    async def _caught_up(
-        self, partitions: Sequence[Partition], consumer: ChunkConsumer, generation: int
-    ) -> None:
+    async def _caught_up(self, partitions: Sequence[Partition], consumer: ChunkConsumer) -> None:
+        """Wait; a partition that stays through a rebalance is then read once more from its commit.
+
+        Raises:
+            KafkaError: the broker did not answer.
+        """
         deadline = time.monotonic() + self._catch_up_s
         offsets = await consumer.source_offsets(self._sources(partitions))
         waiting = {
@@ -116,13 +119,16 @@ class Assignment:
             for tp, known in offsets.items()
             if known.end > max(known.start, known.committed or 0)
         }
-        while waiting and generation == self._progress.generation:
+        while waiting and any(self._is_ours(partition) for partition in partitions):
             if time.monotonic() > deadline:
                 log.info("%d source partitions are not read again in time", len(waiting))
                 return
             await asyncio.sleep(_LOOK_S)
+            ours = {partition.number for partition in partitions if self._is_ours(partition)}
             waiting = {
-                tp: end for tp, end in waiting.items() if self._progress.positions.get(tp, 0) < end
+                tp: end
+                for tp, end in waiting.items()
+                if tp.partition in ours and self._progress.positions.get(tp, 0) < end
             }
 
     async def reconcile(self, partition: Partition) -> None:

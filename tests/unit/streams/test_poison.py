@@ -135,7 +135,7 @@ async def test_poison_of_a_person_forgotten_meanwhile_leaves_no_letter(harness: 
         harness.partition.forget("u", T0 + 5, generation=1)
         return isolated
 
-    harness.poison._encoding.isolate = isolate  # type: ignore[method-assign]
+    harness.poison._encoding.isolate = isolate  # type: ignore[method-assign,assignment]
     await harness.remove(held)
     assert len(harness.outbox.sent) == 1
     assert b"bad7" in (harness.outbox.sent[0].value or b"")

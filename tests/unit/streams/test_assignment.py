@@ -1,0 +1,95 @@
+"""When the vectors of a newly assigned partition may be written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+from faust.types import TP
+
+from interest.metrics import NoMetrics
+from streams.assignment import Assignment
+from streams.dirty import DirtyUsers
+from streams.ownership import Ownership
+from streams.progress import Progress
+from streams.transport import SourceOffsets
+from tests.unit.streams.fakes import RECORDS, Outbox, Vectors, Windows
+
+SOURCE = TP("behaviours", 0)
+
+
+class Consumer:
+    async def source_offsets(self, tps: Iterable[TP]) -> dict[TP, SourceOffsets]:
+        return {tp: SourceOffsets(0, 10, 4, True) for tp in tps}
+
+
+class NothingToReport:
+    async def check(self, *args: Any) -> list[TP]:
+        return []
+
+
+class Harness:
+    def __init__(self) -> None:
+        self.windows, self.dirty, self.progress = Windows(), DirtyUsers(), Progress()
+        self.vectors = Vectors()
+        ownership = Ownership(
+            model_id="m", records=RECORDS, windows=self.windows, dirty=self.dirty,  # type: ignore[arg-type]
+            progress=self.progress, vectors=self.vectors, outbox=Outbox(),  # type: ignore[arg-type]
+        )  # fmt: skip
+        self.assignment = Assignment(
+            topics=["behaviours"], check=NothingToReport(), catch_up_s=60, windows=self.windows,  # type: ignore[arg-type]
+            dirty=self.dirty, progress=self.progress, ownership=ownership, known_items={},
+            metrics=NoMetrics(),
+        )  # fmt: skip
+        self.progress.start(1)
+        self.partition = self.windows.partition(0)
+
+    def assigned(self) -> asyncio.Task[None]:
+        self.assignment.hold_back([self.partition])
+        consumer: Any = Consumer()
+        return asyncio.create_task(self.assignment.settle([self.partition], consumer))
+
+    async def taken(self) -> list[str]:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        return [mark.subject_id for mark in self.dirty.take(lambda mark: 1, 9)]
+
+
+@pytest.fixture
+def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
+    monkeypatch.setattr("streams.assignment._LOOK_S", 0)
+    return Harness()
+
+
+async def test_marks_wait_until_the_sources_are_read_again(harness: Harness) -> None:
+    settling = harness.assigned()
+    harness.dirty.mark("u", 0, None)
+    harness.progress.advanced(SOURCE, 9, 1)
+    assert await harness.taken() == []
+    harness.progress.advanced(SOURCE, 10, 1)
+    await asyncio.wait_for(settling, 5)
+    assert await harness.taken() == ["u"]
+
+
+async def test_a_rebalance_that_leaves_the_partition_here_releases_nothing_early(
+    harness: Harness,
+) -> None:
+    settling = harness.assigned()
+    harness.dirty.mark("u", 0, None)
+    harness.progress.advanced(SOURCE, 9, 1)
+    assert await harness.taken() == []
+    harness.progress.start(2)  # what was read is read once more, from the commit
+    harness.progress.advanced(SOURCE, 5, 2)
+    assert await harness.taken() == []
+    harness.progress.advanced(SOURCE, 10, 2)
+    await asyncio.wait_for(settling, 5)
+    assert await harness.taken() == ["u"]
+
+
+async def test_a_partition_that_was_revoked_is_not_waited_for(harness: Harness) -> None:
+    settling = harness.assigned()
+    assert await harness.taken() == []
+    del harness.windows.partitions[0]
+    await asyncio.wait_for(settling, 5)

@@ -150,6 +150,7 @@ class Ingest:
         window = partition.window(subject_id)
         folded = fold(window, events, self._limits)
         if folded is window:
+            partition.claim(subject_id, generation)
             return
         # Almost never: the broker's clock is behind a producer's.
         ours = (

@@ -78,6 +78,27 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = cast(Any, self.app).fetch_max_wait_ms
         return consumer
 
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek every source partition to its commit, or to its start where there is none.
+
+        aiokafka passes over partitions without a commit. What was fetched of them during a
+        rebalance, and dropped, would not be read again.
+        """
+        seeking: Mapping[TP, int] = await self.call_thread(self._seek_to_committed)
+        return seeking
+
+    async def _seek_to_committed(self) -> Mapping[TP, int]:
+        consumer = self._ensure_consumer()
+        is_changelog = self.consumer._is_changelog_tp
+        sources = [tp for tp in consumer.assignment() if not is_changelog(TP(*tp))]
+        commits = {tp: await consumer.committed(tp) for tp in sources}
+        fresh = [tp for tp, offset in commits.items() if offset is None]
+        starts = await consumer.beginning_offsets(fresh) if fresh else {}
+        offsets = {tp: starts[tp] if o is None else o for tp, o in commits.items()}
+        for tp, offset in offsets.items():
+            consumer.seek(tp, offset)
+        return {TP(*tp): offset for tp, offset in offsets.items()}
+
 
 class ChunkConsumer(driver.Consumer):
     """Faust's consumer with chunks, bounded per partition."""
@@ -85,11 +106,17 @@ class ChunkConsumer(driver.Consumer):
     #: Partitions with chunks that an agent has not finished, and how many.
     _outstanding: Counter[TP]
     _freed: asyncio.Event
+    #: The offset each source partition must go on at; a higher one was asked for again at
+    #: ``_sought``, and then is believed: compaction and transactions leave gaps.
+    _next: dict[TP, int]
+    _sought: dict[TP, int]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._outstanding = Counter()
         self._freed = asyncio.Event()
+        self._next = {}
+        self._sought = {}
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -164,8 +191,35 @@ class ChunkConsumer(driver.Consumer):
                     self._read_offset[tp] = None
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
                 if not self._is_changelog_tp(tp):
+                    if await self._leaves_gap(tp, batch[0].offset):
+                        continue
+                    self._next[tp] = batch[-1].offset + 1
                     self._outstanding[tp] += 1
                 yield tp, self._chunk_message(tp, batch, generation)
+
+    async def seek_to_committed(self) -> Mapping[TP, int]:
+        """Seek to the commits, and take note of where each partition must go on."""
+        self._next.clear()
+        self._sought.clear()
+        offsets = await super().seek_to_committed()
+        self._next.update(offsets)
+        return offsets
+
+    async def _leaves_gap(self, tp: TP, offset: int) -> bool:
+        """Tell whether records before ``offset`` were passed over; they are asked for again.
+
+        Nothing should pass over any. But a commit behind such a gap would lose them for good.
+        """
+        expected = self._next.get(tp)
+        if expected is None or offset <= expected or self._sought.get(tp) == expected:
+            return False
+        self._sought[tp] = expected
+        self.log.warning("%s goes on at %d instead of %d: reading again", tp, offset, expected)
+        try:
+            await self.seek(tp, expected)
+        except IllegalStateError as error:
+            self.log.warning("the rebalance under way seeks instead: %r", error)
+        return True
 
     def _chunk_message(self, tp: TP, batch: Sequence[Any], generation: int) -> Message:
         last = batch[-1]

@@ -103,6 +103,16 @@ class Partition:
             ids = {event.event_id for event in window.events}
             held.ahead = {k: v for k, v in {**held.ahead, **(ahead or {})}.items() if k in ids}
 
+    def claim(self, subject_id: str, generation: int) -> None:
+        """Put a window that is encoded again under our generation, if it is of an earlier one.
+
+        Its former owner may have stored a higher revision of the same content, which would
+        refuse ours.
+        """
+        held = self.held.get(subject_id)
+        if held is not None and held.generation < generation:
+            self.replace(held.window, generation)
+
     def remove(self, subject_id: str) -> None:
         """Let a window go, here and with the next checkpoint from the changelog."""
         held = self.held[subject_id]

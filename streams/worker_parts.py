@@ -245,4 +245,5 @@ class WorkerParts:
         log.info("ordered to %s", order.kind)
         for partition in self.windows.partitions.values():
             for subject_id in partition.held:
+                partition.claim(subject_id, self.progress.generation)
                 self.dirty.mark(subject_id, partition.number, None)

@@ -155,7 +155,8 @@ async def owned_partitions(settings: Settings) -> set[tuple[str, int]] | None:
                 f"the broker does not describe the group: {error!r}"
             ) from error
     [(code, _, state, _, _, members, *_)] = response.groups
-    if code or state != "Stable":
+    # A member may be without its assignment also where the broker calls the group stable.
+    if code or state != "Stable" or not all(member[4] for member in members):
         return None
     return {
         (topic, number)

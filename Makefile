@@ -5,9 +5,13 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ONLY   ?=
+SECONDS ?= 60
+SEED    ?= 1
+BROKER  ?= tansu
+WORKERS ?= 3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test bench demo serve clean
+.PHONY: help setup check test chaos bench demo serve clean
 
 help: ## Show the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +34,9 @@ check: $(READY) ## Lint, format, types
 
 test: $(READY) ## All tests; what cannot run here is skipped and said so
 	$(BIN)/python -m pytest $(ARGS)
+
+chaos: $(READY) ## Kill things while events flow; SECONDS=60 SEED=1 BROKER=tansu or kafka
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --broker $(BROKER) --workers $(WORKERS) $(ARGS)
 
 bench: $(READY) ## Benchmarks; ONLY=name for one
 	$(BIN)/python -m benchmarks $(ONLY)

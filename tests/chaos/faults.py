@@ -27,7 +27,7 @@ def commit_first() -> None:
         progress = self._progress
         noted, generation = progress.pending(), progress.generation
         if noted and await consumer.commit_offsets(noted, generation):
-            progress.committed.update(noted)
+            progress.confirm(noted, generation)
         return await take(self, consumer)
 
     Checkpoint.take = faulty  # type: ignore[method-assign]
@@ -35,13 +35,14 @@ def commit_first() -> None:
 
 def no_cas() -> None:
     """Store every vector, whatever token is there."""
-    if _COMPARE not in redis_vectors.UPSERT:
+    script = redis_vectors.UPSERT
+    if _COMPARE not in script.text:
         raise RuntimeError("the upsert script compares in another way now; adapt this fault")
-    script = redis_vectors.UPSERT.replace(_COMPARE, f"{_COMPARE}\n  if true then return false end")
-    redis_vectors.UPSERT = script  # type: ignore[misc]
-    redis_vectors.UPSERT_SHA = hashlib.sha1(  # type: ignore[misc]
-        script.encode(), usedforsecurity=False
-    ).hexdigest()
+    text = script.text.replace(_COMPARE, f"{_COMPARE}\n  if true then return false end")
+    sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    redis_vectors.UPSERT = msgspec.structs.replace(  # type: ignore[misc]
+        script, text=text, sha=sha
+    )
 
 
 def no_event_id() -> None:

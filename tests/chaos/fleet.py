@@ -24,6 +24,8 @@ from tests.chaos.services import HarnessFailed
 _READY_S: Final = 120.0
 _ASK_S: Final = 10.0
 _RESTART_S: Final = 0.1
+#: Exit code of a worker process that the harness could not prepare.
+DEFECT: Final = 70
 _LINE_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -139,6 +141,8 @@ class Fleet:
         self.n_wanted = 0
         #: Ends that nobody ordered: a worker gave up.
         self.surprises: list[str] = []
+        #: Set when a worker cannot even be prepared.
+        self.defect = ""
 
     async def start(self) -> None:
         """Load the model in the zygote; return when workers can be forked.
@@ -184,6 +188,8 @@ class Fleet:
         for worker in self._by_name.values():
             if worker.pid == pid and not worker.gone.is_set():
                 worker.ended()
+                if status == DEFECT:
+                    self.defect = f"{worker} has a defect of the harness, see its log"
                 if not worker.expected_end and status not in (-9, -15, 0):
                     self.surprises.append(f"{worker} ended with {status}")
                 if self.supervised:

@@ -115,6 +115,8 @@ class Rig:
                     return found
             except (KafkaError, RedisError, OSError, Away, TimeoutError) as error:
                 last = error
+            if self.fleet.defect:
+                raise HarnessFailed(self.fleet.defect)
             if time.monotonic() > deadline:
                 raise HarnessFailed(f"not within {seconds:g} s: {what} ({last!r})")
             await asyncio.sleep(_POLL_S)

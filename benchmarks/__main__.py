@@ -20,6 +20,7 @@ BENCHMARKS: Final = {
     "ingest": "benchmarks.ingest",
     "freshness": "benchmarks.freshness",
     "retrieval": "benchmarks.retrieval_engines",
+    "encryption": "benchmarks.encryption",
 }
 
 

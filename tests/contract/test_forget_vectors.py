@@ -95,6 +95,18 @@ async def test_the_higher_token_and_the_later_time_of_two_markers_stand(
     assert (stands.token, stands.time_ms) == (Token(0, 3, 0), 5_000_000_000_000)
 
 
+async def test_a_request_carried_out_again_leaves_who_came_back(store: RedisUserVectors) -> None:
+    """By a worker that was stopped in the middle of it, or after a crash before its commit."""
+    stands = await store.forget("u", marker(token=Token(0, 1, 6)))
+    await store.upsert([update(token=Token(0, 2, 1))])
+    assert await store.forget("u", marker(token=Token(0, 1, 6))) == stands
+    assert await store.forget("u", marker(token=Token(0, 1, 5))) == stands
+    assert await store.fetch_heads(["u"], MODEL) == [(Token(0, 2, 1), 2_000)]
+    later = await store.forget("u", marker(token=Token(0, 2, 2), time_ms=2_000))
+    assert (later.token, later.time_ms) == (Token(0, 2, 2), 2_000)
+    assert await store.fetch_heads(["u"], MODEL) == [None]
+
+
 @settings(max_examples=60, deadline=None)
 @given(steps=st.lists(st.tuples(st.booleans(), tokens), min_size=1, max_size=8))
 def test_a_write_stands_exactly_if_nothing_newer_was_written_or_forgotten(
@@ -105,6 +117,10 @@ def test_a_write_stands_exactly_if_nothing_newer_was_written_or_forgotten(
         stored: Token | None = None
         forgotten: Token | None = None
         for forget, token in steps:
+            if forget and forgotten is not None and token <= forgotten:
+                # Carried out already: what was written since knew of it.
+                assert (await store.forget("u", marker(token=token))).token == forgotten
+                continue
             if forget:
                 forgotten = max(t for t in (token, stored, forgotten) if t is not None)
                 stored = None
@@ -169,6 +185,25 @@ async def test_markers_return_to_an_emptied_redis_and_outrank_an_older_copy_of_i
     assert await store.upsert([update("gone", Token(0, 1, 2))]) == [markers[0]]
     assert await store.restore_markers(markers) == 0
     assert await store.restore_markers([]) == 0
+
+
+async def test_what_was_interrupted_before_every_user_was_seen_is_done_again(
+    store: RedisUserVectors, client: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await store.upsert([update("gone")])
+    older = client.dump(store.user_key("gone"))
+    stands = await store.forget("gone", marker("gone", Token(0, 9, 9)))
+    client.delete(*client.keys(f"{prefix_of(store)}*"))
+    client.restore(store.user_key("gone"), 0, older)
+
+    async def scan(*args: Any) -> Any:
+        raise redis.ConnectionError("gone away")
+
+    with monkeypatch.context() as patched, pytest.raises(ServiceUnavailable):
+        patched.setattr(store._redis, "scan", scan)
+        await store.restore_markers([stands])
+    assert await store.restore_markers([stands]) == 1
+    assert not client.exists(store.user_key("gone"))
 
 
 async def test_many_users_are_swept_whatever_their_ids(store: RedisUserVectors) -> None:

@@ -120,8 +120,8 @@ class UserVectorStore(Protocol):
     async def restore_markers(self, markers: Sequence[Marker]) -> int:
         """Leave markers again in a store that lost them, and remove users they outrank.
 
-        For a store that came back empty or as an older copy, see ``epoch``. Looks at every user,
-        since a marker does not tell whose it is.
+        For a store that came back empty or as an older copy, see ``epoch``. Looks at every user
+        where a marker was missing, since a marker does not tell whose it is.
 
         Returns:
             how many users were removed.

@@ -10,7 +10,7 @@ import logging
 import struct
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import msgspec
 from redis.asyncio.client import Pipeline
@@ -26,7 +26,7 @@ from interest.vector import Token, VectorHead
 from store.markers import MarkerKeys, marker_from_bytes, marker_to_bytes
 from store.popularity import most_popular, scores_to_bytes
 from store.redis_link import RedisLink, is_foreign, starting_with
-from store.scripts import FORGET, MARK, SWEEP, UPSERT
+from store.scripts import FORGET, KNOWS, MARK, SWEEP, UPSERT, Script
 from store.user_records import RECENT_FIELD, UserRecords, head_of
 
 log = logging.getLogger(__name__)
@@ -123,42 +123,53 @@ class RedisUserVectors:
         return marker_from_bytes(answer, hashed, place)
 
     async def restore_markers(self, markers: Sequence[Marker]) -> int:
-        """Leave markers again; then scan all users and remove what the markers outrank.
+        """Leave markers again; where one was missing, scan all users and remove what it outranks.
 
         Raises:
             BadInput: a marker without its place, so one that ``forget`` did not answer.
         """
         if any(not marker.place for marker in markers):
             raise BadInput("a marker without its place cannot be found again in Redis")
+        known = await self._for_each(KNOWS, markers)
+        missing = [marker for marker, answer in zip(markers, known, strict=True) if answer is None]
+        # Before the markers are left: what ends this in the middle must not hide that they were
+        # missing.
+        n_removed = await self._sweep({marker.subject_hash: marker for marker in missing})
+        await self._for_each(MARK, markers, self._marker_ttl_s)
+        return n_removed
 
+    async def _for_each(self, script: Script, markers: Sequence[Marker], *args: int) -> list[Any]:
         def queue(pipeline: Pipeline) -> None:
             for marker in part:
                 key = self._markers.key(marker.subject_hash, marker.place)
-                pipeline.evalsha(MARK.sha, 1, key, marker_to_bytes(marker), self._marker_ttl_s)
+                pipeline.evalsha(script.sha, 1, key, marker_to_bytes(marker), *args)
 
+        answers: list[Any] = []
         for first in range(0, len(markers), _READ):
             part = markers[first : first + _READ]
-            await self._link.run(queue)
-        return await self._sweep({marker.subject_hash for marker in markers}) if markers else 0
+            answers += await self._link.run(queue)
+        return answers
 
-    async def _sweep(self, hashes: set[bytes]) -> int:
+    async def _sweep(self, missing: Mapping[bytes, Marker]) -> int:
         start = self.user_key("").encode()
         cursor, n_removed = 0, 0
 
         def queue(pipeline: Pipeline) -> None:
             for user_id, (hashed, place) in found:
                 keys = self.user_key(user_id), self._markers.key(hashed, place)
-                pipeline.evalsha(SWEEP.sha, 2, *keys)
+                marker = marker_to_bytes(missing[hashed])
+                pipeline.evalsha(SWEEP.sha, 2, *keys, marker, self._marker_ttl_s)
 
-        while True:
+        while missing:
             async with self._link.translated():
                 cursor, keys = await self._redis.scan(cursor, starting_with(start), _READ)
             users = [cast(bytes, key)[len(start) :].decode(errors="replace") for key in keys]
-            found = [(u, mark) for u in users if (mark := self._mark_of(u))[0] in hashes]
+            found = [(u, mark) for u in users if (mark := self._mark_of(u))[0] in missing]
             if found:
                 n_removed += sum(n > 0 for n in await self._link.run(queue))
             if not cursor:
-                return n_removed
+                break
+        return n_removed
 
     def _mark_of(self, user_id: str) -> tuple[bytes, int]:
         return self._markers.hash(user_id), self._markers.place(self.user_key(user_id))

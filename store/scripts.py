@@ -49,6 +49,9 @@ local function sound_recent(raw)
   local array = raw and string.byte(raw, 17) or 0
   return (array >= 144 and array <= 159) or array == 220 or array == 221
 end
+local function obeyed(marker, stored)
+  return stored and #stored == 24 and not newer(marker, 1, stored, 1) and not later(marker, stored)
+end
 local function joined(marker, stored)
   if not stored or #stored ~= 24 then return marker end
   local token, time = string.sub(marker, 1, 16), string.sub(marker, 17, 24)
@@ -115,6 +118,8 @@ return false
 #: ``KEYS`` as above. Arguments: the marker (token, then the time in ms as 8 bytes), and its expiry
 #: in seconds (0 keeps it). Removes the hash whole. Answers the marker that stands now: the greatest
 #: token of the given marker, of the one that was there and of every field, and the later time.
+#: Where the one that was there says as much already, fields above it stay: whoever wrote them knew
+#: it, and the request comes again, or from a worker that was stopped in the middle of it.
 FORGET: Final = _script(
     _SHARED
     + """
@@ -124,12 +129,28 @@ local marker = joined(ARGV[1], stored)
 local fields, broken = read('HGETALL', KEYS[1])
 if broken then return broken end
 fields = fields or {}
+local again = obeyed(ARGV[1], stored)
 for i = 1, #fields, 2 do
   local token = token_of(fields[i], fields[i + 1])
-  if token and newer(token, 1, marker, 1) then marker = token .. string.sub(marker, 17, 24) end
+  if token and newer(token, 1, marker, 1) then
+    if not again then marker = token .. string.sub(marker, 17, 24) end
+  elseif again then
+    redis.call('HDEL', KEYS[1], fields[i])
+  end
 end
-redis.call('DEL', KEYS[1])
+if not again then redis.call('DEL', KEYS[1]) end
 return keep(KEYS[2], marker, ARGV[2])
+"""
+)
+
+#: ``KEYS[1]``: a marker. Argument: the marker. Answers 1 where the one that is there says as much.
+KNOWS: Final = _script(
+    _SHARED
+    + """
+local stored, failed = read('GET', KEYS[1])
+if failed then return failed end
+if obeyed(ARGV[1], stored) then return 1 end
+return false
 """
 )
 
@@ -143,14 +164,14 @@ return keep(KEYS[1], joined(ARGV[1], stored), ARGV[2])
 """
 )
 
-#: ``KEYS`` of the upsert. Removes the fields that the marker outranks, and damaged ones. Answers
-#: how many.
+#: ``KEYS`` and arguments of the forgetting. Joins the given marker with the one that is there, and
+#: removes the fields that it outranks, and damaged ones. Answers how many.
 SWEEP: Final = _script(
     _SHARED
     + """
-local marker, failed = read('GET', KEYS[2])
+local stored, failed = read('GET', KEYS[2])
 if failed then return failed end
-if not marker or #marker ~= 24 then return 0 end
+local marker = keep(KEYS[2], joined(ARGV[1], stored), ARGV[2])
 local fields, broken = read('HGETALL', KEYS[1])
 if broken then return broken end
 fields = fields or {}
@@ -165,4 +186,4 @@ return removed
 """
 )
 
-SCRIPTS: Final = (UPSERT, FORGET, MARK, SWEEP)
+SCRIPTS: Final = (UPSERT, FORGET, KNOWS, MARK, SWEEP)

@@ -126,7 +126,8 @@ class Ownership:
         """Mark the users whose vector is missing, older than their window, or than an item in it.
 
         The last is how an item that changed while nobody owned the partition reaches its
-        holders: who marks them knows it in memory only.
+        holders: who marks them knows it in memory only. First the markers return to a store that
+        came back without them while nobody owned the partition.
 
         Returns:
             how many were marked.
@@ -134,6 +135,9 @@ class Ownership:
         Raises:
             ServiceUnavailable: Redis does not answer; a retry is safe.
         """
+        await self._vectors.restore_markers(
+            [marker for marker in partition.markers.values() if marker.place]
+        )
         subjects = list(partition.held)
         n_marked = 0
         for first in range(0, len(subjects), _READ):

@@ -199,9 +199,10 @@ async def test_what_was_interrupted_before_every_user_was_seen_is_done_again(
     async def scan(*args: Any) -> Any:
         raise redis.ConnectionError("gone away")
 
-    with monkeypatch.context() as patched, pytest.raises(ServiceUnavailable):
+    with monkeypatch.context() as patched:
         patched.setattr(store._redis, "scan", scan)
-        await store.restore_markers([stands])
+        with pytest.raises(ServiceUnavailable):
+            await store.restore_markers([stands])
     assert await store.restore_markers([stands]) == 1
     assert not client.exists(store.user_key("gone"))
 

@@ -61,6 +61,9 @@ class Harness:
         window = fold(self.partition.window("u"), [event], WindowLimits())
         self.partition.replace(window, generation=3)
 
+    async def reconcile(self) -> int:
+        return await self.ownership.reconcile(self.partition, {})
+
     def in_flight(self) -> Mark:
         self.dirty.mark("u", 0, None)
         return self.dirty.take(lambda mark: 1, 9)[0]
@@ -134,3 +137,15 @@ async def test_a_zombies_record_at_the_end_of_the_changelog_is_written_over(
     harness.partition.restore(Held(old, 2))
     assert len(harness.partition.window("u").events) == 1
     assert "u" in harness.partition.changed, "the next checkpoint writes ours again"
+
+
+async def test_an_older_copy_of_the_store_brings_nobody_back_who_was_forgotten(
+    harness: Harness,
+) -> None:
+    # Restored while no worker ran: nobody noticed that its life is another.
+    harness.store(Token(0, 3, 1), T0)
+    marker = harness.partition.forget("u", T0 + 1, generation=3)
+    harness.partition.adopt("u", msgspec.structs.replace(marker, place=1), 3)
+    await harness.reconcile()
+    assert harness.vectors.stored == {}
+    assert [m.token for m in harness.vectors.markers.values()] == [marker.token]

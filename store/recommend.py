@@ -30,6 +30,7 @@ class StoreRecommender:
 
     Args:
         items_for: gives the item store of a live model.
+        pseudonym: gives what stands for a user id in the vector store.
         monotonic_s: seconds from any origin; popular items are read again after one.
     """
 
@@ -38,10 +39,12 @@ class StoreRecommender:
         vectors: UserVectorStore,
         items_for: Callable[[LiveModel], ItemStore],
         *,
+        pseudonym: Callable[[str], str] = str,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._vectors = vectors
         self._items_for = items_for
+        self._pseudonym = pseudonym
         self._monotonic_s = monotonic_s
         self._ranking: list[tuple[str, float]] = []
         self._ranking_until_s = float("-inf")
@@ -62,10 +65,10 @@ class StoreRecommender:
         return await self._user(user_id, await self._live())
 
     async def _user(self, user_id: str, live: LiveModel) -> UserState | None:
-        [state] = await self._vectors.fetch([user_id], live.model_id)
+        [state] = await self._vectors.fetch([self._pseudonym(user_id)], live.model_id)
         if state is not None and state.vector.dim != live.dim:
             raise CorruptRecord(
-                f"the record of user {user_id!r} has {state.vector.dim} dimensions, "
+                f"the record of a user has {state.vector.dim} dimensions, "
                 f"the live model {live.model_id} has {live.dim}"
             )
         return state

@@ -49,9 +49,11 @@ class ControlFeed:
         """Obey until cancelled; a broker that is away is waited for."""
         attempt = 0
         while True:
+            before = self._position
             try:
                 await self._follow()
             except (KafkaError, OSError) as error:
+                attempt = 0 if self._position != before else attempt
                 self._metrics.count(m.RETRIES, 1, "control")
                 log.warning("the control topic is interrupted, trying again: %s", error)
                 await asyncio.sleep(backoff_s(attempt))
@@ -70,8 +72,11 @@ class ControlFeed:
         )
         try:
             await consumer.start()
-            if self._position is not None:
-                for tp in consumer.assignment():
+            for tp in consumer.assignment():
+                if self._position is None:
+                    # Known before the first order, so that none is missed while this is cut off.
+                    self._position = await consumer.position(tp)
+                else:
                     consumer.seek(tp, self._position)
             while True:
                 fetched = await consumer.getmany(timeout_ms=_POLL_MS)

@@ -15,7 +15,7 @@ from interest_api.metrics import PrometheusMetrics
 from interest_api.operations import create_worker_app
 from interest_api.server import HttpServer, check_port
 from interest_cli.bundles import load_bundle
-from interest_cli.wiring import open_recommender, open_worker, worker_checks
+from interest_cli.wiring import check_settings, open_recommender, open_worker, worker_checks
 from streams.kafka_security import kafka_options
 
 log = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ async def run_worker(settings: Settings) -> None:
         ServiceUnavailable: at start the broker or a store does not answer.
     """
     check_port(settings.api_host, settings.worker_port, setting="INTEREST_WORKER_PORT")
-    kafka_options(settings)  # what contradicts itself is sooner said than after a model was loaded
+    check_settings(settings)  # what contradicts itself is sooner said than after a model was loaded
     log.info("loading the model")
     loaded = await asyncio.to_thread(load_bundle, settings)
     metrics = PrometheusMetrics()

@@ -15,7 +15,7 @@ from interest.bundle import LiveModel
 from interest.errors import ServiceUnavailable
 from interest.metrics import NoMetrics
 from interest.ports import ItemStore, Metrics, Recommender, UserVectorStore
-from interest.pseudonyms import Pseudonyms
+from interest.pseudonyms import Pseudonyms, check_pseudonyms
 from interest.settings import Settings
 from interest.tls import TlsFiles
 from interest_cli.replay import LoadedBundle
@@ -26,8 +26,9 @@ from store.qdrant_items import QdrantItems
 from store.recommend import StoreRecommender
 from store.redis_vectors import RedisUserVectors
 from streams.items_feed import ItemsFeed
+from streams.kafka_security import kafka_options
 from streams.topics import TopicNames
-from streams.worker import Worker
+from streams.worker import Worker, check_idle_days
 from streams.worker_parts import WorkerPorts
 
 _FOLDER_PREFIX: Final = "interest-index-"
@@ -50,6 +51,17 @@ def user_vectors(settings: Settings) -> RedisUserVectors:
             settings.redis_key_file,
         ),
     )
+
+
+def check_settings(settings: Settings) -> None:
+    """Refuse settings of a worker that contradict each other.
+
+    Raises:
+        BadInput: one line that says what to change.
+    """
+    kafka_options(settings)
+    check_pseudonyms(settings.pseudonym_key, encrypted=sealer_of(settings.encryption_keys).seals)
+    check_idle_days(settings.idle_days, settings.window_days)
 
 
 def collection_of(model_id: str) -> str:

@@ -37,6 +37,19 @@ class WorkerFailed(InterestError):
     exit_code = 5
 
 
+def check_idle_days(idle_days: float, window_days: float) -> None:
+    """Refuse to evict users whose events still count.
+
+    Raises:
+        BadInput: ``idle_days`` are fewer than a window spans.
+    """
+    if idle_days < window_days:
+        raise BadInput(
+            f"INTEREST_IDLE_DAYS is {idle_days:g}, shorter than a window ({window_days:g} days): "
+            "users would come back without what still counts"
+        )
+
+
 class Worker:
     """Owns some partitions of the group, and keeps the vectors of their users fresh.
 
@@ -49,12 +62,7 @@ class Worker:
 
     def __init__(self, ports: WorkerPorts) -> None:
         settings = ports.settings
-        span_days = ports.bundle.config.window.span_ms / _DAY_MS
-        if settings.idle_days < span_days:
-            raise BadInput(
-                f"INTEREST_IDLE_DAYS is {settings.idle_days:g}, shorter than a window "
-                f"({span_days:g} days): users would come back without what still counts"
-            )
+        check_idle_days(settings.idle_days, ports.bundle.config.window.span_ms / _DAY_MS)
         check_pseudonyms(settings.pseudonym_key, encrypted=ports.sealer.seals)
         self.ports = ports
         self._failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -110,7 +118,9 @@ class Worker:
         self._spawn("items feed", parts.feed.run())
         await self._or_failure(parts.feed.caught_up.wait())
         await self._point_readers()
-        await self._or_failure(parts.app.start())
+        await parts.app.start()  # in the middle of it Faust could not be stopped in order
+        if self._failed.done():
+            self._failed.result()
         for name, job in (
             ("micro-batches", parts.batches.run()),
             ("holders", parts.holders.run()),

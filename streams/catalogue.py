@@ -57,6 +57,8 @@ class Catalogue:
         self._executor = executor
         self._clock = clock
         self._metrics = metrics
+        #: Why the item store takes nothing at present; empty while it does.
+        self.away = ""
 
     async def handle(self, chunk: Chunk) -> None:
         """Encode a chunk; when it returns, its items are stored and announced."""
@@ -152,12 +154,14 @@ class Catalogue:
                     await self._store.upsert(encoded)
                 if removed:
                     await self._store.remove(removed)
-                return
+                break
             except ServiceUnavailable as error:
+                self.away = str(error)
                 self._metrics.count(m.RETRIES, 1, "items")
                 log.warning("the item store is away, trying again: %s", error)
                 await asyncio.sleep(backoff_s(attempt))
                 attempt += 1
+        self.away = ""
 
 
 def _decode(record: Any) -> tuple[str, Item | None]:

@@ -108,6 +108,8 @@ class MicroBatches:
         self._poisoned = poisoned
         #: Why no vector can be written at present; empty while they are.
         self.stuck = ""
+        #: The same, where a service is the reason: a device that failed may need a new process.
+        self.away = ""
 
     async def run(self) -> None:
         """Turn dirty users into vectors; a sick encoder or store is retried, never skipped."""
@@ -125,12 +127,13 @@ class MicroBatches:
                 await self._process(marks)
                 if attempt:
                     log.info("micro-batches go on, after %d tries", attempt + 1)
-                attempt, self.stuck = 0, ""
+                attempt, self.stuck, self.away = 0, "", ""
             except (ServiceUnavailable, EncoderUnavailable) as error:
                 self._dirty.put_back(marks)
                 self._metrics.count(m.RETRIES, 1, type(error).__name__)
                 log.warning("a micro-batch of %d users waits: %s", len(marks), error)
                 self.stuck = str(error)
+                self.away = self.stuck if isinstance(error, ServiceUnavailable) else ""
                 await asyncio.sleep(backoff_s(attempt))
                 attempt += 1
 

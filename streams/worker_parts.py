@@ -207,7 +207,9 @@ class WorkerParts:
             work=lambda: (
                 tuple(self.progress.positions.items()), self.dirty.n_settled, len(self.feed.known)
             ),
-            services=lambda: (self.broker.away, self.redis.away, self.batches.stuck),
+            services=lambda: (
+                self.broker.away, self.redis.away, self.batches.away, self.catalogue.away
+            ),
         )  # fmt: skip
 
     async def _on_events(self, chunk: Any) -> None:

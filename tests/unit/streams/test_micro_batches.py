@@ -162,6 +162,7 @@ async def test_a_device_that_is_gone_is_not_asked_for_every_window(harness: Harn
     async with harness.running():
         while harness.batches.stuck == "":
             await asyncio.sleep(0)
+        assert harness.batches.away == "", "a watchdog must not wait for a service"
         # Halves down to one window, and ours that must succeed.
         assert harness.encoder.n_refused == 11
         harness.encoder.most = 1_000
@@ -221,6 +222,8 @@ async def test_a_store_that_is_away_is_waited_for_and_nothing_is_lost(harness: H
     def fail() -> None:
         nonlocal attempts
         attempts += 1
+        if attempts == 3:
+            assert harness.batches.away == "Redis is away"
         if attempts < 3:
             raise ServiceUnavailable("Redis is away")
 
@@ -228,6 +231,7 @@ async def test_a_store_that_is_away_is_waited_for_and_nothing_is_lost(harness: H
     harness.see("u", "a")
     async with harness.running():
         await harness.settle()
+        assert harness.batches.away == ""
     assert attempts == 3
     assert "u" in harness.vectors.stored
 

@@ -116,13 +116,17 @@ class Broker:
 
 
 @contextmanager
-def kafka_process(folder: Path) -> Iterator[Broker]:
-    """Run Apache Kafka as a process to be killed; skip, visibly, where it is not there."""
+def kafka_process(folder: Path, *properties: str) -> Iterator[Broker]:
+    """Run Apache Kafka as a process to be killed; skip, visibly, where it is not there.
+
+    Args:
+        properties: ``name=value``, for what differs from the usual.
+    """
     if not KAFKA_START.exists():
         pytest.skip(f"no Apache Kafka: {KAFKA_START} does not exist (set KAFKA_START)")
     port, controller = free_port(), free_port()
     broker = Broker(
-        [str(KAFKA_START), str(port), str(folder / "data")],
+        [str(KAFKA_START), str(port), str(folder / "data"), *properties],
         port,
         folder / "kafka.log",
         f"127.0.0.1:{port}",

@@ -170,6 +170,7 @@ async def watch_lag(
         await asyncio.sleep(_LAG_EVERY_S)
         metrics.set(m.MEMORY, process.memory_info().rss)
         metrics.set(m.UNCOMMITTED, progress.uncommitted)
+        metrics.set(m.DIRTY, len(dirty))
         metrics.count(m.SUPPRESSED, dirty.n_suppressed - suppressed)
         suppressed = dirty.n_suppressed
         if unready():

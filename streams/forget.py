@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -41,6 +42,8 @@ from streams.windows import Partition, WindowStore
 log = logging.getLogger(__name__)
 
 _CHUNKS_AHEAD: Final = 16
+#: Requests that share one reading of the dead letters.
+_PEOPLE: Final = 64
 
 
 class _Erasure(msgspec.Struct, frozen=True):
@@ -145,22 +148,27 @@ class Forgetting:
         while True:
             batch = await self._queue.get()
             for erasure in batch.erasures:
-                await self._carry_out(erasure, batch.generation)
-            self._progress.advanced(batch.tp, batch.next_offset, batch.generation)
+                await self._retry(batch, partial(self._erase, erasure, batch.generation))
+            for first in range(0, len(batch.erasures), _PEOPLE):
+                part = batch.erasures[first : first + _PEOPLE]
+                # As they came, and as they were sent on.
+                ids = {person for e in part for person in (e.user_id, e.subject_id)}
+                await self._retry(batch, partial(self._remove_letters, ids))
+            if self._progress.advanced(batch.tp, batch.next_offset, batch.generation):
+                self._metrics.count(m.FORGOTTEN, len(batch.erasures))
             self._n_pending -= 1
 
-    async def _carry_out(self, erasure: _Erasure, generation: int) -> None:
+    async def _retry(self, batch: _Batch, step: Callable[[], Awaitable[None]]) -> None:
         attempt = 0
-        while generation == self._progress.generation:  # else its new owner reads it again
+        while batch.generation == self._progress.generation:  # else its new owner reads it again
             try:
-                await self._erase(erasure, generation)
+                await step()
             except ServiceUnavailable as error:
                 self._metrics.count(m.RETRIES, 1, "forget")
                 log.warning("forgetting a user waits: %s", error)
                 await asyncio.sleep(backoff_s(attempt))
                 attempt += 1
             else:
-                self._metrics.count(m.FORGOTTEN)
                 return
 
     async def _erase(self, erasure: _Erasure, generation: int) -> None:
@@ -173,8 +181,6 @@ class Forgetting:
         if subject_id in partition.held:
             self._dirty.mark(subject_id, partition.number, None)
         await self._feed.forget(subject_id)
-        # As it came, and as it was sent on.
-        await self._remove_letters({erasure.user_id, subject_id})
 
     async def adopt(self, job: Job, marker: Marker) -> None:
         """Obey a marker that refused an upsert: Redis knows more than our changelog."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 from typing import Annotated
 
 import msgspec
@@ -34,8 +35,13 @@ def subject_hash(key: str, subject_id: str) -> bytes:
 
     Who holds the key can test whether a given person was forgotten; nobody can list them.
     """
-    secret = hashlib.blake2b(key.encode(), digest_size=32, person=b"interest.forget").digest()
-    return hashlib.blake2b(subject_id.encode(), digest_size=_HASH_BYTES, key=secret).digest()
+    return hashlib.blake2b(subject_id.encode(), digest_size=_HASH_BYTES, key=_secret(key)).digest()
+
+
+@lru_cache(maxsize=1)
+def _secret(key: str) -> bytes:
+    # Asked for every event once there is a marker; the key of an installation stays.
+    return hashlib.blake2b(key.encode(), digest_size=32, person=b"interest.forget").digest()
 
 
 def joined(one: Marker, other: Marker | None) -> Marker:

@@ -110,7 +110,7 @@ class WindowRecords:
         headers = dict(record.headers)
         try:
             if record.value is None:
-                return Tombstone(key, Token(*_TOKEN.unpack(headers.get(_TOKEN_HEADER, b""))))
+                return Tombstone(key, Token(*_TOKEN.unpack(headers.get(_TOKEN_HEADER) or b"")))
             if key.startswith(MARKER_KEY):
                 return _marker_decoder.decode(record.value)
             ahead = headers.get(_AHEAD_HEADER)
@@ -121,7 +121,7 @@ class WindowRecords:
                 touched_ms=int(record.timestamp),
                 ahead=_ahead_decoder.decode(ahead) if ahead else _NOBODY_AHEAD,
             )
-        except (msgspec.DecodeError, struct.error) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, struct.error) as error:
             raise CorruptRecord(f"changelog record: {error}") from error
 
     def _seal(self, kind: str, key: bytes, plain: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import msgspec
 import pytest
@@ -167,8 +168,24 @@ def test_changelog_records_are_read_back_as_they_were_written() -> None:
         stored = KafkaRecord("windows", 5, 0, record.key, record.value, headers=record.headers)
         assert RECORDS.read(stored) == expected
     assert b"u" not in (RECORDS.marker(5, marker).key or b"")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "headers"),
+    [
+        (b"u", None, ()),
+        (b"u", None, (("token", None),)),
+        (b"u", None, (("token", b"short"),)),
+        (b"u", b"\xff", ()),
+        (b"\xff" + bytes(16), b"\x90", ()),
+        (b"u", "window", (("ahead", b"\x81\xa1\xff\x01"),)),
+    ],
+)
+def test_a_damaged_record_is_told_apart(key: bytes, value: Any, headers: Any) -> None:
+    if value == "window":
+        value = RECORDS.window(0, Held(window(1), 1)).value
     with pytest.raises(CorruptRecord):
-        RECORDS.read(KafkaRecord("windows", 5, 0, b"u", None))
+        RECORDS.read(KafkaRecord("windows", 5, 0, key, value, headers=headers))
 
 
 def test_the_highest_tombstone_counts_whatever_was_written_last() -> None:

@@ -16,7 +16,7 @@ import pytest
 from interest.errors import BadInput, CorruptRecord, ServiceUnavailable
 from interest.ports import VectorUpdate
 from interest.vector import HEADER_BYTES, Token, vector_to_bytes
-from store import redis_vectors
+from store import redis_link
 from store.redis_vectors import RedisUserVectors
 from tests.contract.conftest import RedisServer, running_redis
 from tests.contract.test_user_vector_store import MODEL, update
@@ -80,7 +80,7 @@ async def test_numbers_that_are_no_unit_vector_are_a_damaged_record(
     client = redis_server.client
     client.hset(store.user_key("u"), MODEL, raw[:HEADER_BYTES] + b"\xff" * (len(raw) - 64))
     client.close()
-    with pytest.raises(CorruptRecord, match="'u'"):
+    with pytest.raises(CorruptRecord, match=f"model {MODEL}"):
         await store.fetch(["u"], MODEL)
 
 
@@ -136,7 +136,7 @@ async def test_more_calls_at_once_than_connections_wait_for_their_turn(
 async def test_a_redis_that_hangs_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(redis_vectors, "_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(redis_link, "_TIMEOUT_S", 0.2)
     with running_redis(tmp_path) as server:
         assert server.process is not None
         store = RedisUserVectors(server.url)

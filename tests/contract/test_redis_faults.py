@@ -156,7 +156,7 @@ async def test_a_redis_that_still_loads_its_data_is_not_ready(tmp_path: Path) ->
     with running_redis(tmp_path, "--key-load-delay", "20000") as server:
         store = RedisUserVectors(server.url)
         client = server.client
-        client.mset({f"k{i}": os.urandom(200_000) for i in range(150)})
+        client.mset({f"k{i}": os.urandom(200_000) for i in range(400)})
         client.save()
         client.close()
         server.stop()

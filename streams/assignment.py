@@ -120,7 +120,8 @@ class Assignment:
             if known.end > max(known.start, known.committed or 0)
         }
         while waiting and any(self._is_ours(partition) for partition in partitions):
-            if time.monotonic() > deadline:
+            # Full, nothing more is read before something is committed, and that needs vectors.
+            if self._progress.full or time.monotonic() > deadline:
                 log.info("%d source partitions are not read again in time", len(waiting))
                 return
             await asyncio.sleep(_LOOK_S)

@@ -28,6 +28,8 @@ class Progress:
         self._moved = asyncio.Event()
         #: Set when so much is uncommitted that the checkpoint should not wait for its timer.
         self.pressed = asyncio.Event()
+        #: True while reading waits for :meth:`room`.
+        self.full = False
 
     def start(self, generation: int) -> None:
         """Start a generation anew: everything is read again from the commit."""
@@ -76,6 +78,10 @@ class Progress:
         """Wait until at most ``limit`` records are uncommitted, or the generation has ended."""
         if self.uncommitted > limit / 2:
             self.pressed.set()
-        while generation == self.generation and self.uncommitted > limit:
-            self._moved.clear()
-            await self._moved.wait()
+        try:
+            while generation == self.generation and self.uncommitted > limit:
+                self.full = True
+                self._moved.clear()
+                await self._moved.wait()
+        finally:
+            self.full = False

@@ -93,3 +93,18 @@ async def test_a_partition_that_was_revoked_is_not_waited_for(harness: Harness) 
     assert await harness.taken() == []
     del harness.windows.partitions[0]
     await asyncio.wait_for(settling, 5)
+
+
+async def test_what_can_be_read_no_further_is_not_waited_for(harness: Harness) -> None:
+    settling = harness.assigned()
+    harness.dirty.mark("u", 0, None)
+    harness.progress.began(SOURCE, 0)
+    harness.progress.advanced(SOURCE, 9, 1)
+    assert await harness.taken() == []
+    # As many records as may be uncommitted are read; a commit needs the vectors of these.
+    agent = asyncio.create_task(harness.progress.room(5, 1))
+    await asyncio.wait_for(settling, 5)
+    assert await harness.taken() == ["u"]
+    harness.progress.confirm({SOURCE: 9}, 1)
+    await asyncio.wait_for(agent, 5)
+    assert not harness.progress.full

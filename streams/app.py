@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import faust
 from faust.types.auth import CredentialsT
+from mode.utils.queues import ThrowableQueue
 from yarl import URL
 
 from interest.settings import Settings
@@ -30,6 +31,28 @@ _CHUNKS_PER_PARTITION: Final = 4
 Handler = Callable[[Chunk], Awaitable[None]]
 
 
+class PresentQueue(ThrowableQueue):  # type: ignore[type-arg,misc,unused-ignore]
+    """A queue that gives no chunk of an earlier generation.
+
+    A rebalance clears the queues; but what waits for its turn to be put meanwhile, is put when the
+    next recovery starts. Faust would count a changelog as read up to that chunk, and so pass over
+    all that was cleared before it.
+    """
+
+    def __init__(self, app: InterestApp, maxsize: int, *, clear_on_resume: bool) -> None:
+        super().__init__(
+            maxsize=maxsize, flow_control=app.flow_control, clear_on_resume=clear_on_resume
+        )
+        self._app = app
+
+    async def get(self) -> Any:
+        """Wait for the next chunk of the present generation."""
+        while True:
+            event = await super().get()
+            if event.message.generation_id == self._app.consumer_generation_id:
+                return event
+
+
 class InterestApp(faust.App):
     """A Faust app with chunked transport, and no folders."""
 
@@ -38,6 +61,12 @@ class InterestApp(faust.App):
 
     def _new_transport(self) -> ChunkTransport:
         return ChunkTransport(self.conf.broker_consumer, self)
+
+    def FlowControlQueue(  # noqa: N802  # the name is Faust's
+        self, maxsize: int | None = None, *, clear_on_resume: bool = False
+    ) -> PresentQueue:
+        """Make the queues of the agents and of the recovery."""
+        return PresentQueue(self, maxsize or 0, clear_on_resume=clear_on_resume)
 
     def _create_directories(self) -> None:
         """Create none: nothing of ours is kept on disk."""
@@ -76,6 +105,9 @@ def create_app(
         stream_wait_empty=False,
         stream_buffer_maxsize=_CHUNKS_PER_PARTITION * n_partitions,
         table_standby_replicas=0,
+        # It compares what was read with what the broker calls the end, and there are brokers that
+        # answer the first offset of the last batch; recovery itself reads batches whole.
+        recovery_consistency_check=False,
         consumer_auto_offset_reset="earliest",
         consumer_metadata_max_age_ms=5_000,
         broker_session_timeout=session_s,

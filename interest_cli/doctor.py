@@ -94,10 +94,11 @@ async def check_kafka(settings: Settings) -> str:
         counts = await partition_counts(admin)
     expected = [getattr(names, field) for field in names.__struct_fields__]
     missing = [name for name in expected if name not in counts]
-    together = {counts[n] for n in (names.behaviours, names.routed, names.windows) if n in counts}
+    partitioned_alike = (names.behaviours, names.routed, names.windows, names.forget)
+    together = {counts[n] for n in partitioned_alike if n in counts}
     if len(together) > 1:
         raise InterestError(
-            f"{names.behaviours}, {names.routed} and {names.windows} have different numbers of "
+            f"{', '.join(partitioned_alike)} have different numbers of "
             f"partitions ({sorted(together)}); a worker will not start on them"
         )
     if missing:

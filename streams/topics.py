@@ -76,13 +76,15 @@ def topic_configs(names: TopicNames, dead_letter_days: int) -> dict[str, dict[st
     # is, not a producer's. The changelog's compaction lag outlasts any pause of a worker, so
     # that recovery sees what a woken zombie has overwritten.
     arrival = {"message.timestamp.type": "LogAppendTime"}
+    # What a tombstone removed is gone from the disk a day later, also of a quiet topic.
+    forgets = {**_COMPACTED, "max.compaction.lag.ms": str(24 * _HOUR_MS)}
     return {
         names.behaviours: arrival,
         names.routed: arrival,
         names.catalogue: {**_COMPACTED, **arrival},
-        names.windows: {**_COMPACTED, "min.compaction.lag.ms": str(_HOUR_MS)},
+        names.windows: {**forgets, "min.compaction.lag.ms": str(_HOUR_MS)},
         names.items_encoded: _COMPACTED,
-        names.user_vectors: _COMPACTED,
+        names.user_vectors: forgets,
         # Letters end; and what was removed of a person must not lie in the active segment,
         # which is not compacted, until the topic has grown.
         names.dead_letters: {

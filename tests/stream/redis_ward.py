@@ -32,7 +32,7 @@ class Ward:
 
     def command(self, *words: str | int) -> None:
         client = self.redis.client
-        client.execute_command(*words)
+        client.execute_command(*words)  # type: ignore[no-untyped-call]
         client.close()
 
     def signal(self, number: signal.Signals) -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 import psutil
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.producer import message_accumulator
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy as _PythonBuilder
 
 from interest.partition import partition_of
 from streams.dead_letter_desk import letters
@@ -118,6 +120,8 @@ class Probe:
 async def test_each_malformed_message_becomes_a_letter_with_a_reason(
     harness: Harness, servers: Servers, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    # A machine that does nothing but this may be silent for longer than other tests allow.
+    harness.change(session_timeout_s=15.0)
     settings = harness.settings
     await ensure_topics(settings)
     await publish(harness, "catalogue", ("mug", item("mug", "A red mug")))
@@ -137,20 +141,22 @@ async def test_each_malformed_message_becomes_a_letter_with_a_reason(
         rss: dict[int, int] = {}  # letters so far -> resident bytes
         began = n_buried = 0
         n_valid: int | None = None
-        deadline = time.monotonic() + 240 + N / 200
+        deadline = time.monotonic() + 240 + N / 100
         n_folded = 0
-        while n_buried < N or n_valid is None or n_folded < n_valid:
+        lag = 1
+        while n_buried < N or n_valid is None or n_folded < n_valid or lag:
             assert worker.process.poll() is None, worker.output
             assert time.monotonic() < deadline, f"{n_buried} letters, {worker.output[-3000:]}"
             if publishing.done():
                 n_valid = publishing.result()
             n_buried = await probe.total("interest_dead_letters_total")
             n_folded = await probe.total("interest_events_total")
+            lag = await probe.total("interest_lag_offsets")
             if n_buried:
                 began = began or time.monotonic_ns()
                 rss[n_buried] = process.memory_info().rss
             await asyncio.sleep(0.1)
-        assert n_buried == N
+        assert n_buried >= N  # what is read again after a rebalance counts again
         took_s = (time.monotonic_ns() - began) / 1e9
         with capsys.disabled():
             print(_report(servers.broker, took_s, rss))
@@ -169,6 +175,39 @@ async def test_each_malformed_message_becomes_a_letter_with_a_reason(
         counts[reason] += 1
     assert counts.total() == N
     assert len(counts) >= 9
+
+
+class _Raw(str):
+    """A name that is sent as other bytes than its text, as a client in C may."""
+
+    def encode(self, *args: object) -> bytes:
+        return b"trace\xff"
+
+
+async def test_a_header_name_that_is_no_utf8_does_not_stop_the_partition(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ensure_topics(harness.settings)
+    await publish(harness, "catalogue", ("mug", item("mug", "A red mug")))
+    names, home = TopicNames.of(harness.settings), partition_of("u", harness.settings.partitions)
+    with monkeypatch.context() as patched:
+        patched.setattr(message_accumulator, "DefaultRecordBatchBuilder", _PythonBuilder)
+        producer = AIOKafkaProducer(bootstrap_servers=harness.settings.kafka_bootstrap, acks="all")
+        await producer.start()
+        odd = [(_Raw("trace"), b"1")]
+        batch = producer.create_batch()
+        for value, headers in (
+            (event("a", "u"), []), (event("b", "u", ts=T0 + 1), odd), (b"{", odd),
+            (event("c", "u", ts=T0 + 2), []),
+        ):  # fmt: skip
+            assert batch.append(key=b"u", value=value, timestamp=T0, headers=headers)
+        await (await producer.send_batch(batch, names.behaviours, partition=home))
+        await producer.stop()
+    async with harness.worker() as worker:
+        await harness.idle(worker)
+    assert (await harness.user("u")).vector.n_events == 3
+    [lying] = [each async for each in letters(harness.settings)]
+    assert lying.letter.original_headers == (("trace\\xff", b"1"),)
 
 
 def _report(broker: str, took_s: float, rss: dict[int, int]) -> str:

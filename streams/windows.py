@@ -278,6 +278,8 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         self._assigned: set[int] = set()
         #: Partitions to announce when their changelog is read; recovered ones may be read again.
         self._recovering: set[int] = set()
+        #: Changelog records read so far; a sign of life.
+        self.n_restored = 0
         self._generation = 0
         self.on_recovered = lambda partitions: None
         self._unreadable: WrongKey | None = None
@@ -323,6 +325,7 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
                 number, Partition(number, self.hash_of)
             )
             self._recovering.add(number)
+            self.n_restored += len(chunk.records)
             for record in chunk.records:
                 try:
                     partition.restore(self.records.read(record))

@@ -205,7 +205,8 @@ class WorkerParts:
             own=self.lag.partitions,
             owned=partial(owned_partitions, self._settings),
             work=lambda: (
-                tuple(self.progress.positions.items()), self.dirty.n_settled, len(self.feed.known)
+                tuple(self.progress.positions.items()), self.dirty.n_settled, len(self.feed.known),
+                self.windows.n_restored,
             ),
             services=lambda: (
                 self.broker.away, self.redis.away, self.batches.away, self.catalogue.away

@@ -80,6 +80,7 @@ async def test_a_window_of_which_older_records_are_read_is_not_to_be_changed(gro
     await group.complete(CHANGELOG)
     assert len(group.store.partitions[0].window("u").events) == 3
     assert group.announced == [[0]]
+    assert group.store.n_restored == 2, "a watchdog must see that a long recovery goes on"
 
 
 async def test_a_chunk_of_a_revoked_partition_does_not_bring_it_back(group: Group) -> None:

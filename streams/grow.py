@@ -11,8 +11,9 @@ windows lie on the wrong one. In this order, and each step acknowledged before t
    then removed where it was, by a tombstone with its token.
 4. ``routed`` and ``forget`` grow, and ``behaviours`` last: then the counts agree again.
 
-Interrupted anywhere, the same command completes it: a window that lies twice is the same window,
-and what was moved is not moved again.
+Where ``behaviours`` was grown by other means, no worker can read anything first; the rest is as
+above. Interrupted anywhere, the same command completes it: a window that lies twice is the same
+window, and what was moved is not moved again.
 """
 
 from __future__ import annotations
@@ -72,7 +73,12 @@ async def _grow(settings: Settings, n: int, drain: Drain, say: Say, sealer: Seal
             raise BadInput(
                 f"there is no topic {names.behaviours}; `interest topics create` makes it"
             )
-        if not _begun(names, counts):
+        if counts.get(names.windows, 0) < counts[names.behaviours] and names.windows in counts:
+            say(
+                f"{names.behaviours} was grown by other means: what workers had not read yet of "
+                f"{names.routed} may become dead letters (wrong_partition); re-drive them"
+            )
+        elif not _begun(names, counts):
             await ensure_topics(settings)
             counts = await partition_counts(admin)
         _check_target(names, counts, n)
@@ -92,8 +98,8 @@ async def _grow(settings: Settings, n: int, drain: Drain, say: Say, sealer: Seal
 
 
 def _begun(names: TopicNames, counts: Mapping[str, int]) -> bool:
-    """Tell whether growing was begun: the changelog is ahead of ``behaviours``."""
-    return counts.get(names.windows, 0) > counts[names.behaviours]
+    """Tell whether growing was begun, here or by other means; then no worker can run."""
+    return names.windows in counts and counts[names.windows] != counts[names.behaviours]
 
 
 def _check_target(names: TopicNames, counts: Mapping[str, int], n: int) -> None:

@@ -213,7 +213,8 @@ def check_counts(names: TopicNames, counts: Mapping[str, int]) -> None:
         remedy = (
             f"growing was interrupted: run `interest topics grow {counts[names.windows]}` again"
             if counts[names.windows] > n
-            else "delete the empty one, or set INTEREST_TOPIC_PREFIX to start apart"
+            else f"run `interest topics grow {max(n, counts[name])}` where a topic was grown by "
+            "other means, delete the empty one, or set INTEREST_TOPIC_PREFIX to start apart"
         )
         raise TopicMismatch(
             f"topic {name} has {counts[name]} partitions, {names.behaviours} has {n}; "

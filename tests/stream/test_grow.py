@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from aiokafka.admin import NewPartitions
 
 from interest.errors import BadInput, ServiceUnavailable, TopicMismatch
 from interest.forgetting import Marker
@@ -14,7 +15,7 @@ from interest.partition import partition_of
 from interest.vector import Token
 from streams.grow import grow
 from streams.outbox import Outbox, Record
-from streams.topics import TopicNames, ensure_topics
+from streams.topics import TopicNames, admin_client, ensure_topics
 from streams.window_records import WindowRecords
 from tests.stream.conftest import T0, Harness, event, item
 from tests.stream.test_worker import USERS, publish
@@ -213,3 +214,19 @@ async def test_a_broker_that_cannot_add_partitions_is_told_before_anything_is_do
 
     with pytest.raises(ServiceUnavailable, match="cannot add partitions"):
         await grow(harness.settings, 8, drain, lambda line: None)
+
+
+@on_kafka
+async def test_a_source_that_was_grown_by_other_means_is_completed(grown: Grown) -> None:
+    harness = grown.harness
+    before = await grown.run()
+    async with admin_client(harness.settings) as admin:
+        await admin.create_partitions({grown.names.behaviours: NewPartitions(N_AFTER)})
+    await publish(harness, "behaviours", *((u, event(f"b-{u}", u, ts=T0 + 1)) for u in USERS))
+    with pytest.raises(TopicMismatch, match=f"interest topics grow {N_AFTER}"):
+        await grown.run()
+    assert await grown.grow(N_AFTER) > 0
+    after = await grown.run()
+    assert set(after) == set(before)
+    for user in USERS:
+        assert (await harness.user(user)).vector.n_events == 2

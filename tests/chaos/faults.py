@@ -10,7 +10,7 @@ import msgspec
 
 from interest.event import Event
 from interest.window import BehaviourWindow, WindowLimits, enters_window
-from store import redis_vectors
+from store import redis_link, redis_vectors
 from streams import ingest
 from streams.checkpoint import Checkpoint
 from streams.transport import ChunkConsumer
@@ -40,9 +40,9 @@ def no_cas() -> None:
         raise RuntimeError("the upsert script compares in another way now; adapt this fault")
     text = script.text.replace(_COMPARE, f"{_COMPARE}\n  if true then return false end")
     sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-    redis_vectors.UPSERT = msgspec.structs.replace(  # type: ignore[misc]
-        script, text=text, sha=sha
-    )
+    faulty = msgspec.structs.replace(script, text=text, sha=sha)
+    redis_vectors.UPSERT = faulty  # type: ignore[misc]
+    redis_link.SCRIPTS = (*redis_link.SCRIPTS, faulty)  # type: ignore[misc,assignment]
 
 
 def no_event_id() -> None:

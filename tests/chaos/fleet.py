@@ -24,6 +24,7 @@ from tests.chaos.services import HarnessFailed
 _READY_S: Final = 120.0
 _ASK_S: Final = 10.0
 _RESTART_S: Final = 0.1
+_END_S: Final = 60.0
 #: Exit code of a worker process that the harness could not prepare.
 DEFECT: Final = 70
 _LINE_BYTES: Final = 16 * 1024 * 1024
@@ -257,6 +258,23 @@ class Fleet:
             worker.signal(signal.SIGCONT)
             worker.signal(signal.SIGTERM)
         self._refill()
+
+    async def end_all(self) -> None:
+        """End every worker in order; none is started again until ``supervised`` is set.
+
+        Raises:
+            HarnessFailed: one does not end.
+        """
+        self.supervised = False
+        self.wake_all()
+        for worker in self.alive:
+            worker.expected_end = True
+            worker.signal(signal.SIGTERM)
+        for worker in self.alive:
+            try:
+                await asyncio.wait_for(worker.gone.wait(), _END_S)
+            except TimeoutError as error:
+                raise HarnessFailed(f"{worker} does not end by SIGTERM") from error
 
     def wake_all(self) -> None:
         """Let every stopped worker go on."""

@@ -121,14 +121,13 @@ class Rig:
                 raise HarnessFailed(f"not within {seconds:g} s: {what} ({last!r})")
             await asyncio.sleep(_POLL_S)
 
-    async def shared(self, n_workers: int = 0) -> None:
-        """Wait until the workers that work hold every partition, each once."""
-        n_workers = n_workers or self.fleet.n_wanted
+    async def shared(self) -> None:
+        """Wait until as many workers as are wanted hold every partition, each once."""
 
         async def whole() -> bool:
             working = self.fleet.working
             held = sorted(number for worker in working for number in worker.owned)
-            return len(working) >= n_workers and held == list(range(self.options.partitions))
+            return len(working) >= self.fleet.n_wanted and held == list(range(self.options.partitions))
 
         await self.until("every partition has one owner", whole)
 

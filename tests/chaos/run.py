@@ -18,7 +18,7 @@ from tests.chaos.topics import total
 from tests.chaos.verdict import Verdict, judge
 
 _TICK_S: Final = 0.05
-_PROGRESS_S: Final = 5.0
+_PROGRESS_S: Final = 10.0
 _LAG_S: Final = 1.5
 #: Producers wait while the group is so many seconds of load behind.
 _LAG_ALLOWED_S: Final = 20.0

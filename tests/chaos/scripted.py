@@ -163,7 +163,6 @@ async def commit_slept_over(rig: Rig) -> None:
     user = await _new_user(rig)
     zombie = await _owner(rig, user)
     await zombie.aim("before-commit-request", "stop")
-    await zombie.aim("after-commit", "stop")
     await rig.write_event(user)
     await rig.fired(zombie, "before-commit-request")
     rig.counts["stops"] += 1
@@ -202,11 +201,7 @@ async def forgotten(rig: Rig) -> None:
     zombie = await _stopped_at(rig, user, "upsert")
     await rig.forget(user)
     await _wake(rig, zombie, "after-upsert")
-    rig.fleet.supervised = False
-    for worker in rig.fleet.alive:
-        worker.expected_end = True
-        worker.signal(signal.SIGTERM)
-    await asyncio.gather(*(worker.gone.wait() for worker in rig.fleet.alive))
+    await rig.fleet.end_all()
     await rig.log.reset([rig.names.behaviours, rig.names.routed])
     rig.fleet.supervised = True
     rig.fleet.scale(rig.options.workers)

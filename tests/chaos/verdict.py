@@ -82,15 +82,15 @@ async def judge(rig: Rig) -> Verdict:
 async def _recover_afresh(rig: Rig) -> None:
     """Let one new worker recover everything from the changelog; all others end in order."""
     old = rig.fleet.alive
-    rig.fleet.n_wanted = 1
-    rig.fleet.spawn()
-    await rig.shared(len(old) + 1)
+    rig.fleet.scale(len(old) + 1)
+    await rig.shared()
     for n_left, worker in zip(range(len(old), 0, -1), old, strict=True):
+        rig.fleet.n_wanted = n_left
         worker.expected_end = True
         worker.signal(signal.SIGTERM)
         if rig.broker.kind == "tansu":  # it loses its group when several leave at once
             await worker.gone.wait()
-            await rig.shared(n_left)
+            await rig.shared()
     for worker in old:
         await asyncio.wait_for(worker.gone.wait(), 60)
     await rig.quiet()

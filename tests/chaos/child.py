@@ -95,7 +95,7 @@ class Child:
                 return self.worker is not None and await self.worker.idle()
             case "dump":
                 assert self.worker is not None
-                Path(order["path"]).write_bytes(msgspec.json.encode(windows(self.worker)))
+                dump(self.worker, Path(order["path"]))
             case "encode":
                 await asyncio.to_thread(encode, self._loaded, Path(order["path"]))
             case unknown:
@@ -119,6 +119,11 @@ def windows(worker: Worker) -> dict[str, list[dict[str, Any]]]:
         for partition in worker.windows.partitions.values()
         for subject_id, held in partition.held.items()
     }
+
+
+def dump(worker: Worker, path: Path) -> None:
+    """Write the windows of a worker to a file."""
+    path.write_bytes(msgspec.json.encode(windows(worker)))
 
 
 def event_fields(event: Event) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import msgspec
 
 from interest.event import Event
 from interest.window import BehaviourWindow, WindowLimits, enters_window
-from store import redis_link, redis_vectors
+from store import redis_link, redis_vectors, scripts
 from streams import ingest
 from streams.checkpoint import Checkpoint
 from streams.transport import ChunkConsumer
@@ -35,14 +35,14 @@ def commit_first() -> None:
 
 def no_cas() -> None:
     """Store every vector, whatever token is there."""
-    script = redis_vectors.UPSERT
+    script = scripts.UPSERT
     if _COMPARE not in script.text:
         raise RuntimeError("the upsert script compares in another way now; adapt this fault")
     text = script.text.replace(_COMPARE, f"{_COMPARE}\n  if true then return false end")
     sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
     faulty = msgspec.structs.replace(script, text=text, sha=sha)
-    redis_vectors.UPSERT = faulty  # type: ignore[misc]
-    redis_link.SCRIPTS = (*redis_link.SCRIPTS, faulty)  # type: ignore[misc,assignment]
+    vars(redis_vectors)["UPSERT"] = faulty
+    vars(redis_link)["SCRIPTS"] = (*scripts.SCRIPTS, faulty)
 
 
 def no_event_id() -> None:
@@ -59,7 +59,7 @@ def no_event_id() -> None:
         kept = tuple(event for event in newest if event.ts > newest[-1].ts - limits.span_ms)
         return msgspec.structs.replace(window, events=kept, revision=window.revision + 1)
 
-    ingest.fold = faulty
+    vars(ingest)["fold"] = faulty
 
 
 def last_record() -> None:

@@ -109,14 +109,13 @@ class Hooks:
             await hooks.at("after-upsert", users)
             return answer
 
-        async def send_all_at(self: Outbox, records: Sequence[Record]) -> Any:
+        async def send_all_at(self: Outbox, records: Sequence[Record]) -> None:
             users = [_text(record.key) for record in records if record.topic == changelog]
             if users:
                 await hooks.at("before-changelog", users)
-            answer = await send_all(self, records)
+            await send_all(self, records)
             if users:
                 await hooks.at("after-changelog", users)
-            return answer
 
         async def attempt_at(self: Outbox, records: Sequence[Record]) -> Any:
             if hooks.changelog_fails and any(record.topic == changelog for record in records):
@@ -183,4 +182,3 @@ class AimedEncoder:
         rows = self._encoder.encode(windows, items)
         self._hooks.sync("after-encode", users)
         return rows
-

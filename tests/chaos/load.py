@@ -15,8 +15,8 @@ from tests.chaos.orders import TOXIC
 _TYPES: Final = ("view", "view", "view", "click", "click", "cart", "favourite", "purchase",
                  "remove", "return")  # fmt: skip
 _QUERIES: Final = ("red mug", "warm jacket", "running shoes", "green tea", "desk lamp")
-_WORDS: Final = ("red", "blue", "small", "large", "warm", "old", "new", "soft", "mug", "lamp", "tea",
-                 "shoe", "coat", "chair", "book", "knife", "clock", "phone")  # fmt: skip
+_WORDS: Final = ("red", "blue", "small", "large", "warm", "old", "new", "soft", "mug", "lamp",
+                 "tea", "shoe", "coat", "chair", "book", "knife", "clock", "phone")  # fmt: skip
 _DAY_MS: Final = 86_400_000
 _REMEMBERED: Final = 4_000
 
@@ -45,7 +45,8 @@ class Shop:
     """A seeded source of events and items.
 
     ``own`` are users of one producer each, ``shared`` come through both, so that two
-    partitioners disagree about them; ``fickle`` are forgotten and come back.
+    partitioners disagree about them; ``fickle`` are forgotten and come back; ``toxic`` send what
+    no encoder takes, among other things.
     """
 
     def __init__(self, rng: Random, partitions: int, n_users: int = 60, n_items: int = 60) -> None:
@@ -84,6 +85,8 @@ class Shop:
         chance = self._rng.random()
         if chance < 0.03:
             return self.poison()
+        if chance < 0.033:
+            return self.toxic_event(self._rng.choice(self.toxic))
         if chance < 0.11 and self._sent:
             return self._rng.choice(self._sent)  # again, perhaps by the other producer
         if chance < 0.31:
@@ -92,6 +95,8 @@ class Shop:
             user = self._rng.choice(self.shared)
         elif chance < 0.56 and producer == 0:
             user = self._rng.choice(self.fickle)
+        elif chance < 0.6:
+            user = self._rng.choice(self.toxic)
         else:
             user = self._rng.choice(self.own[producer])
         message = self.event(user)
@@ -122,7 +127,11 @@ class Shop:
         else:
             made |= {"type": self._rng.choice(_TYPES), "item_id": self._rng.choice(self.items)}
             if self._rng.random() < 0.1:
-                made |= {"rating": float(self._rng.randrange(6)), "dwell_ms": 700, "platform": "web"}
+                made |= {
+                    "rating": float(self._rng.randrange(6)),
+                    "dwell_ms": 700,
+                    "platform": "web",
+                }
         made |= fields
         return Message(user.encode(), json.dumps(made).encode())
 

@@ -14,6 +14,9 @@ MAX_EVENTS: Final = 50
 SPAN_MS: Final = 30 * 24 * 60 * 60 * 1000
 #: Header of the harness on records that are meant to be dead letters.
 MARK: Final = "chaos"
+#: It breaks the contract; or it keeps it, and yet cannot be encoded.
+POISON: Final = "poison"
+TOXIC: Final = "toxic"
 
 Event = dict[str, Any]
 
@@ -86,13 +89,20 @@ def items(records: Iterable[Logged]) -> list[dict[str, Any]]:
 
 
 def dead_letters(records: Iterable[Logged], forgotten: Mapping[str, int]) -> dict[str, str]:
-    """Give the letters that must be there: key → user, empty where nobody can tell."""
+    """Give the letters of broken records that must be there: key → user as the key says."""
     expected: dict[str, str] = {}
     for record in records:
-        if not record.mark:
+        if record.mark != POISON:
             continue
         user = (record.key or b"").decode(errors="replace")
         if user in forgotten and record.timestamp_ms <= forgotten[user]:
             continue
         expected[record.name] = user
     return expected
+
+
+def toxic_events(records: Iterable[Logged]) -> set[str]:
+    """Give the ids of the valid events that cannot be encoded: each is one letter."""
+    return {
+        json.loads(record.value or b"")["event_id"] for record in records if record.mark == TOXIC
+    }

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
@@ -52,6 +52,7 @@ class Rig:
         self.recoveries_s: list[float] = []
         self.violations: list[str] = []
         self.muted: set[str] = set()
+        self._numbers = list(range(options.partitions))
 
     async def start(self) -> None:
         """Start servers, workers and reader; return when the workers share the partitions."""
@@ -65,9 +66,7 @@ class Rig:
         )  # fmt: skip
         self.names = TopicNames.of(self.settings)
         self.fleet = Fleet(self.folder, self.settings, self.options.fault)
-        self.log = Log(
-            self.broker.bootstrap, self.settings.group_id, self.options.partitions
-        )
+        self.log = Log(self.broker.bootstrap, self.settings.group_id, self.options.partitions)
         self._client: Redis = Redis.from_url(
             self.redis.url, socket_timeout=5, socket_connect_timeout=1
         )
@@ -127,7 +126,7 @@ class Rig:
         async def whole() -> bool:
             working = self.fleet.working
             held = sorted(number for worker in working for number in worker.owned)
-            return len(working) >= self.fleet.n_wanted and held == list(range(self.options.partitions))
+            return len(working) >= self.fleet.n_wanted and held == self._numbers
 
         await self.until("every partition has one owner", whole)
 
@@ -141,9 +140,7 @@ class Rig:
         if self.broker.kind != "tansu":
             return True
         held = sorted(number for worker in self.fleet.working for number in worker.owned)
-        return len(self.fleet.working) == len(self.fleet.alive) and held == list(
-            range(self.options.partitions)
-        )
+        return len(self.fleet.working) == len(self.fleet.alive) and held == self._numbers
 
     async def quiet(self, seconds: float = _PATIENCE_S) -> None:
         """Wait until everything that was sent is committed and no worker has anything to do."""
@@ -164,7 +161,8 @@ class Rig:
 
     async def stored(self, user: str) -> StoredVector | None:
         """Read a user's vector."""
-        raw = model_field(await self._client.hgetall(f"chaos:user:{user}"))  # type: ignore[misc]
+        fields = await self._client.hgetall(f"chaos:user:{user}")
+        raw = model_field(cast(dict[bytes, bytes], fields))
         return None if raw is None else user_vector(raw)
 
     async def keys(self) -> dict[str, StoredVector | None]:

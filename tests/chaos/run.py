@@ -17,6 +17,9 @@ from tests.chaos.scripted import CASES
 from tests.chaos.topics import total
 from tests.chaos.verdict import Verdict, judge
 
+_TOLD: Final = (
+    "stops", "zombies", "rebalances", "redis restarts", "broker restarts", "forgets"
+)  # fmt: skip
 _TICK_S: Final = 0.05
 _PROGRESS_S: Final = 10.0
 _LAG_S: Final = 1.5
@@ -60,10 +63,9 @@ async def _progress(rig: Rig, began: float) -> None:
         done = " ".join(
             f"{name} {n}" for name, n in sorted(rig.counts.items()) if n and name != "lag unknown"
         )
-        print(
-            f"{time.monotonic() - began:5.0f} s  workers {len(alive)} ({n_stopped} stopped)  {done}",
-            flush=True,
-        )
+        passed_s = time.monotonic() - began
+        workers = f"workers {len(alive)} ({n_stopped} stopped)"
+        print(f"{passed_s:5.0f} s  {workers}  {done}", flush=True)
 
 
 async def _while_running(rig: Rig, tasks: list[asyncio.Task[None]]) -> None:
@@ -97,8 +99,7 @@ async def run(options: Options, folder: Path) -> int:
     print(f"seed {options.seed} on {options.broker}: starting", flush=True)
     async with open_rig(options, folder) as rig:
         tasks = [
-            asyncio.create_task(job)
-            for job in (_load(rig), _watch_lag(rig), _progress(rig, began))
+            asyncio.create_task(job) for job in (_load(rig), _watch_lag(rig), _progress(rig, began))
         ]
         try:
             await _while_running(rig, tasks[:2])
@@ -129,11 +130,7 @@ def summary(rig: Rig, verdict: Verdict) -> str:
     """Say in a line what was done, and what came of it."""
     counts = rig.counts
     done = [f"events {counts['events']}", f"kills {counts['kills']}"]
-    done += [
-        f"{name} {counts[name]}"
-        for name in ("stops", "zombies", "rebalances", "redis restarts", "broker restarts", "forgets")
-        if counts[name]
-    ]
+    done += [f"{name} {counts[name]}" for name in _TOLD if counts[name]]
     if rig.fleet.surprises:
         done.append(f"gave up {len(rig.fleet.surprises)}")
     done += [f"{name} {n}" for name, n in verdict.counts.items() if name != "dead"]

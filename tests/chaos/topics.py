@@ -41,7 +41,9 @@ class Log:
 
     def _partitions(self, *topics: str) -> list[TopicPartition]:
         return [
-            TopicPartition(topic, number) for topic in topics for number in range(self._n_partitions)
+            TopicPartition(topic, number)
+            for topic in topics
+            for number in range(self._n_partitions)
         ]
 
     async def _ends(self, consumer: Any, partitions: Sequence[TopicPartition]) -> Offsets:

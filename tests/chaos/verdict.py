@@ -7,7 +7,7 @@ import json
 import signal
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -186,8 +186,9 @@ def compare_vectors(found: Found, verdict: Verdict) -> None:
                         f"not {len(window)}")  # fmt: skip
             continue
         if stored.n_events < len(window) or stored.event_time_ms != window[-1]["ts"]:
-            verdict.add("stale", f"the vector of {user} shows {stored.n_events} events up to "
-                        f"{stored.event_time_ms}, not {len(window)} up to {window[-1]['ts']}")  # fmt: skip
+            shown = f"{stored.n_events} events up to {stored.event_time_ms}"
+            wanted = f"{len(window)} up to {window[-1]['ts']}"
+            verdict.add("stale", f"the vector of {user} shows {shown}, not {wanted}")
             continue
         want = found.encoded[user]
         if not len(stored.vectors):
@@ -201,16 +202,25 @@ def compare_vectors(found: Found, verdict: Verdict) -> None:
 def compare_letters(found: Found, verdict: Verdict) -> None:
     """Compare the dead letters with the poison that was sent."""
     expected = oracle.dead_letters(found.log, found.forgotten)
-    verdict.n_poison, verdict.n_dead = len(expected), len(found.letters)
+    toxic = oracle.toxic_events(found.log)
+    verdict.n_poison, verdict.n_dead = len(expected) + len(toxic), len(found.letters)
     values = {record.name: record.value for record in found.log}
-    missing = sorted(expected.keys() - found.letters.keys())
-    extra = sorted(found.letters.keys() - expected.keys())
+    of_events = {
+        name: json.loads(letter.value or b"")["event_id"]
+        for name, letter in found.letters.items()
+        if dict(letter.headers).get("reason") == b"poison"
+    }
+    of_records = found.letters.keys() - of_events.keys()
+    missing = sorted(expected.keys() - of_records) + sorted(toxic - set(of_events.values()))
+    extra = sorted(of_records - expected.keys()) + sorted(
+        name for name, event_id in of_events.items() if event_id not in toxic
+    )
     if missing:
         verdict.add("dead", f"no dead letter of {missing[:5]}", len(missing))
     if extra:
         letter = found.letters[extra[0]]
         verdict.add("dead", f"dead letters of good records: {extra[:5]}, {letter}", len(extra))
-    for name in expected.keys() & found.letters.keys():
+    for name in expected.keys() & of_records:
         if found.letters[name].value != (values[name] or b""):
             verdict.add("dead", f"the letter {name} has not the original bytes")
 

@@ -33,8 +33,8 @@ class Log:
             enable_auto_commit=False, auto_offset_reset="earliest", fetch_max_wait_ms=20,
             metadata_max_age_ms=5_000,
         )  # fmt: skip
-        await consumer.start()
         try:
+            await consumer.start()
             yield consumer
         finally:
             await consumer.stop()

@@ -156,8 +156,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                   "waits for the checkpoint.")
     ] = 500_000  # fmt: skip
     user_encodes_per_s: Annotated[
-        float, Meta(gt=0, description="Encodes of one user per second at most; more events wait "
-                    "and share an encode.")
+        float, Meta(gt=0, description="Encodes of one user per second in the long run, after a "
+                    "burst of three seconds' worth; more events share an encode.")
     ] = 10.0  # fmt: skip
     idle_days: Annotated[
         float, Meta(gt=0, description="Users without an event for so long leave memory and "

@@ -26,7 +26,7 @@ from streams.outbox import backoff_s
 from streams.ownership import Ownership
 from streams.progress import Progress
 from streams.sources import SourceCheck
-from streams.transport import ChunkConsumer
+from streams.transport import ChunkConsumer, SourceOffsets
 from streams.windows import Partition, WindowStore
 
 log = logging.getLogger(__name__)
@@ -117,8 +117,10 @@ class Assignment:
         waiting = {
             tp: known.end
             for tp, known in offsets.items()
-            if known.end > max(known.start, known.committed or 0)
+            # A commit behind the end: the broker understates it.
+            if known.end > known.start and known.end != known.committed
         }
+        told = dict(waiting)
         while waiting and any(self._is_ours(partition) for partition in partitions):
             # Full, nothing more is read before something is committed, and that needs vectors.
             if self._progress.full or time.monotonic() > deadline:
@@ -126,11 +128,18 @@ class Assignment:
                 return
             await asyncio.sleep(_LOOK_S)
             ours = {partition.number for partition in partitions if self._is_ours(partition)}
+            for tp in [tp for tp in told if tp in waiting and consumer.fetched_end(tp) is not None]:
+                # Once, by the first fetch: what comes later is not waited for.
+                waiting[tp] = consumer.known_end(tp, told.pop(tp))
             waiting = {
                 tp: end
                 for tp, end in waiting.items()
-                if tp.partition in ours and self._progress.positions.get(tp, 0) < end
+                if tp.partition in ours and (tp in told or self._read(tp, offsets[tp]) < end)
             }
+
+    def _read(self, tp: TP, offsets: SourceOffsets) -> int:
+        committed = offsets.start if offsets.committed is None else offsets.committed
+        return self._progress.positions.get(tp, committed)
 
     async def reconcile(self, partition: Partition) -> None:
         """Renew the vectors of a partition that Redis does not hold as it should.

@@ -82,7 +82,9 @@ class Checkpoint:
             low, high = self._settings.checkpoint_min_s, self._settings.checkpoint_max_s
             pause_s = min(max(low, self._work_s / _SHARE), high)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._progress.pressed.wait(), pause_s)
+                # Not wait_for: before Python 3.12 it can lose a cancellation.
+                async with asyncio.timeout(pause_s):
+                    await self._progress.pressed.wait()
             self._progress.pressed.clear()
             try:
                 await self.take(consumer)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 
 import msgspec
+
+from streams.encode_cap import EncodeCap
 
 
 class Mark(msgspec.Struct, frozen=True, gc=False):
@@ -27,25 +29,16 @@ class DirtyUsers:
 
     A mark is *waiting*, then *in flight*, then confirmed (its vector is readable) or put back.
     A user who is marked again while in flight waits a second time. Marks of a partition that is
-    being caught up wait apart until it is released. A user who was encoded a moment ago *rests*
-    for ``rest_s``: the cap on what one user can cost.
-
-    Args:
-        rest_s: least time between two encodes of one user, seconds.
-        monotonic: the clock of the rests, seconds.
+    being caught up wait apart until it is released. A user who was encoded too often of late
+    *rests*, as ``cap`` says.
     """
 
-    def __init__(
-        self, rest_s: float = 0.0, monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._rest_s = rest_s
-        self._monotonic = monotonic
+    def __init__(self, cap: EncodeCap | None = None) -> None:
+        self._cap = EncodeCap() if cap is None else cap
         self._next_seq = 1
         self._waiting: dict[str, Mark] = {}
         self._in_flight: dict[int, Mark] = {}
         self._held_back: dict[int, dict[str, Mark]] = {}
-        #: subject → when it may be encoded again; in that order, since all rest equally long.
-        self._resting: dict[str, float] = {}
         self._changed = asyncio.Event()
         self._settled = asyncio.Event()
         #: Events that came while their user rested: encodes that the cap saved.
@@ -84,7 +77,7 @@ class DirtyUsers:
             self._next_seq += 1
             self._changed.set()
             return
-        if subject_id in self._resting:
+        if self._cap.pause_s(subject_id):
             self.n_suppressed += 1
         if held.since_ms is None and since_ms is not None:
             place[subject_id] = msgspec.structs.replace(held, since_ms=since_ms)
@@ -107,35 +100,26 @@ class DirtyUsers:
             if pause_s == 0:
                 return
             self._changed.clear()
-            try:
-                await asyncio.wait_for(self._changed.wait(), pause_s)
-            except TimeoutError:
-                continue
+            # Not wait_for: before Python 3.12 it can lose a cancellation.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._changed.wait()
 
     def _pause_s(self) -> float | None:
         """Tell how long nobody can be taken; None where only an event can change that."""
-        self._end_rests()
         busy = self._busy()
-        rests: list[float] = []
+        shortest: float | None = None
         for subject_id in self._waiting:
             if subject_id in busy:
                 continue
-            until = self._resting.get(subject_id)
-            if until is None:
+            pause_s = self._cap.pause_s(subject_id)
+            if not pause_s:
                 return 0
-            rests.append(until)
-        return max(0.001, min(rests) - self._monotonic()) if rests else None
+            shortest = pause_s if shortest is None else min(shortest, pause_s)
+        return shortest
 
     def _busy(self) -> set[str]:
         return {mark.subject_id for mark in self._in_flight.values()}
-
-    def _end_rests(self) -> None:
-        now = self._monotonic()
-        while self._resting:
-            subject_id = next(iter(self._resting))
-            if self._resting[subject_id] > now:
-                return
-            del self._resting[subject_id]
 
     def take(self, cost: Callable[[Mark], int], budget: int) -> list[Mark]:
         """Move the oldest marks in flight, until their cost passes ``budget``; at least one.
@@ -143,23 +127,20 @@ class DirtyUsers:
         A user who rests, or who is in flight already, is passed over: two encodes of one user
         never run at the same time. So the list may be empty.
         """
-        self._end_rests()
         taken: list[Mark] = []
         busy = self._busy()
         spent = 0
         for mark in self._waiting.values():
-            if mark.subject_id in busy or mark.subject_id in self._resting:
+            if mark.subject_id in busy or self._cap.pause_s(mark.subject_id):
                 continue
             spent += cost(mark)
             if taken and spent > budget:
                 break
             taken.append(mark)
-        until = self._monotonic() + self._rest_s
         for mark in taken:
             del self._waiting[mark.subject_id]
             self._in_flight[mark.seq] = mark
-            if self._rest_s:
-                self._resting[mark.subject_id] = until
+            self._cap.spend(mark.subject_id)
         return taken
 
     def confirm(self, marks: Sequence[Mark]) -> None:
@@ -177,7 +158,7 @@ class DirtyUsers:
         for mark in marks:
             if self._in_flight.pop(mark.seq, None) is None:
                 continue
-            self._resting.pop(mark.subject_id, None)
+            self._cap.give_back(mark.subject_id)
             held_back = mark.partition in self._held_back
             place = apart.setdefault(mark.partition, {}) if held_back else again
             place[mark.subject_id] = mark

@@ -116,6 +116,6 @@ class SourceCheck:
 
 async def _fetched_end(consumer: ChunkConsumer, tp: TP, committed: int, end: int) -> int:
     deadline = time.monotonic() + _FETCH_S
-    while (fetched := consumer.highwater(tp) or end) < committed and time.monotonic() < deadline:
+    while (fetched := consumer.fetched_end(tp) or end) < committed and time.monotonic() < deadline:
         await asyncio.sleep(_LOOK_S)
     return fetched

@@ -200,6 +200,21 @@ class ChunkConsumer(driver.Consumer):
                     self._outstanding[tp] += 1
                 yield tp, self._chunk_message(tp, batch, generation)
 
+    def known_end(self, tp: TP, told: int) -> int:
+        """Give the end of a partition, from what was told and from what was fetched.
+
+        There are brokers that tell the first offset of the last batch. A fetch brings the true
+        end; and what an agent has not finished was there, too.
+        """
+        return max(told, self.fetched_end(tp) or 0, self._next.get(tp, 0))
+
+    def fetched_end(self, tp: TP) -> int | None:
+        """Give the end that the last fetch brought; None before, and of what is not ours."""
+        try:
+            return self.highwater(tp)
+        except (AssertionError, IllegalStateError):
+            return None  # aiokafka asserts the assignment, which a rebalance has just taken
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek to the commits, and take note of where each partition must go on."""
         self._next.clear()

@@ -141,7 +141,7 @@ class Lag:
             read = self._progress.positions.get(tp, self._progress.committed.get(tp))
             if read is None:
                 read = await consumer.position(tp) or 0
-            behind[tp] = max(0, (ends.get(tp) or 0) - read)
+            behind[tp] = max(0, consumer.known_end(tp, ends.get(tp) or 0) - read)
         return behind
 
     async def by_topic(self) -> dict[str, int]:

@@ -35,6 +35,7 @@ from streams.checkpoint import Checkpoint
 from streams.control import ControlFeed, Order
 from streams.dead_letter_desk import letters_of, remove
 from streams.dirty import DirtyUsers, Mark
+from streams.encode_cap import EncodeCap
 from streams.encoding import WindowEncoding
 from streams.forget import Forgetting
 from streams.holders import Holders
@@ -99,7 +100,7 @@ class WorkerParts:
         self._counts = counts
         self._n_partitions = n_partitions = counts[self.names.behaviours]
         self.sources = (self.names.behaviours, self.names.routed, self.names.forget)
-        self.dirty = DirtyUsers(1 / self._settings.user_encodes_per_s)
+        self.dirty = DirtyUsers(EncodeCap(self._settings.user_encodes_per_s))
         self.progress = Progress()
         self._pseudonym = Pseudonyms(self._settings.pseudonym_key)
         self._records = WindowRecords(self.names.windows, ports.sealer)

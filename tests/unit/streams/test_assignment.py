@@ -24,6 +24,12 @@ class Consumer:
     async def source_offsets(self, tps: Iterable[TP]) -> dict[TP, SourceOffsets]:
         return {tp: SourceOffsets(0, 10, 4, True) for tp in tps}
 
+    def fetched_end(self, tp: TP) -> int | None:
+        return 10
+
+    def known_end(self, tp: TP, told: int) -> int:
+        return max(10, told)
+
 
 class NothingToReport:
     async def check(self, *args: Any) -> list[TP]:

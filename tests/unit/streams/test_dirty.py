@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 import streams.dirty
 from streams.dirty import DirtyUsers, Mark
+from streams.encode_cap import EncodeCap
 
 
 def take_all(dirty: DirtyUsers) -> list[Mark]:
@@ -152,26 +153,54 @@ class Clock:
         return self.now
 
 
-def test_a_user_rests_after_an_encode_and_what_comes_meanwhile_is_counted() -> None:
+def encode_all(dirty: DirtyUsers, user: str, n: int) -> int:
+    """Mark and encode a user until told to rest, at most ``n`` times; tell how often it went."""
+    for i in range(n):
+        dirty.mark(user, 0, i)
+        batch = take_all(dirty)
+        if not batch:
+            return i
+        dirty.confirm(batch)
+    return n
+
+
+def test_a_user_has_a_burst_and_then_the_rate_and_what_it_saves_is_counted() -> None:
     clock = Clock()
-    dirty = DirtyUsers(rest_s=2.0, monotonic=clock)
-    dirty.mark("hot", 0, 1)
-    dirty.confirm(take_all(dirty))
-    for since_ms in (2, 3, 4):
+    dirty = DirtyUsers(EncodeCap(per_s=2.0, monotonic=clock))
+    assert encode_all(dirty, "hot", 99) == 7  # three seconds' worth, and the one that was due
+    for since_ms in (2, 3):
         dirty.mark("hot", 0, since_ms)
     dirty.mark("cool", 0, 5)
     assert [m.subject_id for m in take_all(dirty)] == ["cool"]
-    assert dirty.n_suppressed == 2  # the first of the three waits, the others share its encode
-    clock.now += 2.0
-    assert [(m.subject_id, m.since_ms) for m in take_all(dirty)] == [("hot", 2)]
+    assert dirty.n_suppressed == 2  # one waits, the others share its encode
+    clock.now += 0.5
+    assert [m.subject_id for m in take_all(dirty)] == ["hot"]
+    clock.now += 60
+    assert encode_all(dirty, "other", 99) == 7
+
+
+def test_an_encode_that_failed_does_not_count() -> None:
+    clock = Clock()
+    dirty = DirtyUsers(EncodeCap(per_s=2.0, monotonic=clock))
+    dirty.mark("hot", 0, 1)
+    for _ in range(50):
+        dirty.put_back(take_all(dirty))
+    assert len(take_all(dirty)) == 1
+
+
+def test_users_who_are_quiet_are_not_remembered() -> None:
+    clock = Clock()
+    cap = EncodeCap(per_s=2.0, monotonic=clock)
+    for i in range(100):
+        cap.spend(str(i))
+    clock.now += 10
+    cap.spend("last")
+    assert set(cap._paid) == {"last"}
 
 
 async def test_waiting_ends_when_a_rest_does() -> None:
-    dirty = DirtyUsers(rest_s=0.02)
-    dirty.mark("hot", 0, None)
-    dirty.confirm(take_all(dirty))
-    dirty.mark("hot", 0, None)
-    assert take_all(dirty) == []
+    dirty = DirtyUsers(EncodeCap(per_s=50.0))
+    encode_all(dirty, "hot", 999)
     await asyncio.wait_for(dirty.wait(), 5)
     assert [m.subject_id for m in take_all(dirty)] == ["hot"]
 

@@ -22,7 +22,7 @@ class Consumer:
         self.fetched: int | None = None
         self.offsets = {tp: SourceOffsets(0, 10, 10, True) for tp in (MINE, THEIRS)}
 
-    def highwater(self, tp: TP) -> int | None:
+    def fetched_end(self, tp: TP) -> int | None:
         return self.fetched
 
     async def source_offsets(self, tps: Iterable[TP]) -> dict[TP, SourceOffsets]:

@@ -73,9 +73,17 @@ class Assignment:
         try:
             with_windows = [partition.number for partition in partitions if partition.held]
             foreign = await self._check.check(consumer, self._sources(partitions), with_windows)
-            await self._caught_up(partitions, consumer)
+            caught_up = await self._caught_up(partitions, consumer)
         except KafkaError as error:
             log.warning("vectors go on before their events are read again: %s", error)
+            caught_up = False
+        # Who slept through the time may have lost the group, and would write windows half read.
+        while not caught_up and generation == self._progress.generation:
+            caught_up = await self._ownership.is_owner(consumer)
+            await asyncio.sleep(0 if caught_up else _CONFIRMED_S)
+        if not caught_up and any(self._is_ours(partition) for partition in partitions):
+            await self.settle(partitions, consumer)  # in the generation that began meanwhile
+            return
         for partition in partitions:
             if self._is_ours(partition):
                 self._dirty.release(partition.number)
@@ -106,8 +114,10 @@ class Assignment:
     def _sources(self, partitions: Sequence[Partition]) -> list[TP]:
         return [TP(topic, part.number) for part in partitions for topic in self._topics]
 
-    async def _caught_up(self, partitions: Sequence[Partition], consumer: ChunkConsumer) -> None:
-        """Wait; a partition that stays through a rebalance is then read once more from its commit.
+    async def _caught_up(self, partitions: Sequence[Partition], consumer: ChunkConsumer) -> bool:
+        """Wait; tell whether everything was read.
+
+        A partition that stays through a rebalance is then read once more from its commit.
 
         Raises:
             KafkaError: the broker did not answer.
@@ -125,7 +135,7 @@ class Assignment:
             # Full, nothing more is read before something is committed, and that needs vectors.
             if self._progress.full or time.monotonic() > deadline:
                 log.info("%d source partitions are not read again in time", len(waiting))
-                return
+                return False
             await asyncio.sleep(_LOOK_S)
             ours = {partition.number for partition in partitions if self._is_ours(partition)}
             for tp in [tp for tp in told if tp in waiting and consumer.fetched_end(tp) is not None]:
@@ -136,6 +146,7 @@ class Assignment:
                 for tp, end in waiting.items()
                 if tp.partition in ours and (tp in told or self._read(tp, offsets[tp]) < end)
             }
+        return True
 
     def _read(self, tp: TP, offsets: SourceOffsets) -> int:
         committed = offsets.start if offsets.committed is None else offsets.committed

@@ -81,7 +81,11 @@ class ItemsFeed:
         partitions = list(consumer.assignment())
         ends = await consumer.end_offsets(partitions)
         starts = await consumer.beginning_offsets(partitions)
-        return sum(max(0, ends[tp] - self._positions.get(tp, starts[tp])) for tp in partitions)
+        # A fetch tells the true end where a broker tells the first offset of its last batch.
+        return sum(
+            max(0, max(ends[tp], consumer.highwater(tp) or 0) - self._positions.get(tp, starts[tp]))
+            for tp in partitions
+        )
 
     async def run(self) -> None:
         """Follow the feed until cancelled; a broker that is away is waited for."""

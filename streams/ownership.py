@@ -71,7 +71,7 @@ class Ownership:
             marks = [mark for mark, _ in refused]
             if partition is None or not marks:
                 continue
-            if await self._is_owner(consumer):
+            if await self.is_owner(consumer):
                 await self._outbid(partition, refused, self._progress.generation)
                 self._dirty.put_back(marks)
             else:
@@ -81,7 +81,7 @@ class Ownership:
                 loop = asyncio.get_running_loop()
                 loop.call_later(_LOST_PAUSE_S, self._dirty.put_back, marks)
 
-    async def _is_owner(self, consumer: ChunkConsumer) -> bool:
+    async def is_owner(self, consumer: ChunkConsumer) -> bool:
         """Ask the broker whether this worker is in the group's present generation.
 
         A commit that moves nothing tells, of any partition: the broker refuses a former

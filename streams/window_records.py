@@ -24,6 +24,9 @@ _TOKEN: Final = struct.Struct("<IIQ")
 _TOKEN_HEADER: Final = "token"
 #: Arrival of the events whose own time lies after it: event id → Unix ms, MessagePack.
 _AHEAD_HEADER: Final = "ahead"
+#: The window as it was last encoded, where what came since has pushed events out of it: if that
+#: is poison, they must come back, also after a crash.
+_SOUND_HEADER: Final = "sound"
 #: No UTF-8 text begins with this byte, so a marker's key is never a subject's.
 MARKER_KEY: Final = b"\xff"
 _NOBODY_AHEAD: Final[Mapping[str, int]] = {}
@@ -75,11 +78,14 @@ class WindowRecords:
         """Make the record of a window."""
         key = held.window.subject_id.encode()
         value = self._seal("window", key, window_to_bytes(held.window, held.generation))
-        headers: tuple[tuple[str, bytes], ...] = ()
+        headers: list[tuple[str, bytes]] = []
         if held.ahead:
             ahead = self._seal(_AHEAD_HEADER, key, msgspec.msgpack.encode(held.ahead))
-            headers = ((_AHEAD_HEADER, ahead),)
-        return Record(self._topic, key, value, partition=partition, headers=headers)
+            headers.append((_AHEAD_HEADER, ahead))
+        if held.sound is not None and _has_pushed_out(held.window, held.sound):
+            sound = window_to_bytes(held.sound, held.generation)
+            headers.append((_SOUND_HEADER, self._seal(_SOUND_HEADER, key, sound)))
+        return Record(self._topic, key, value, partition=partition, headers=tuple(headers))
 
     def marker(self, partition: int, marker: Marker) -> Record:
         """Make the record of a marker; its key holds no id."""
@@ -116,10 +122,16 @@ class WindowRecords:
             ahead = headers.get(_AHEAD_HEADER)
             if ahead:
                 ahead = self._open(_AHEAD_HEADER, key, ahead)
+            window, generation = window_from_bytes(self._open("window", key, record.value))
+            sound = headers.get(_SOUND_HEADER)
+            if sound:
+                sound = self._open(_SOUND_HEADER, key, sound)
             return Held(
-                *window_from_bytes(self._open("window", key, record.value)),
+                window,
+                generation,
                 touched_ms=int(record.timestamp),
                 ahead=_ahead_decoder.decode(ahead) if ahead else _NOBODY_AHEAD,
+                sound=window_from_bytes(sound)[0] if sound else window,
             )
         except (msgspec.DecodeError, UnicodeDecodeError, struct.error) as error:
             raise CorruptRecord(f"changelog record: {error}") from error
@@ -129,6 +141,14 @@ class WindowRecords:
 
     def _open(self, kind: str, key: bytes, raw: bytes) -> bytes:
         return self._sealer.open(raw, place(kind, self._topic, key)) if is_sealed(raw) else raw
+
+
+def _has_pushed_out(window: BehaviourWindow, sound: BehaviourWindow) -> bool:
+    """Tell whether events that could be encoded have left a window whose new ones were not yet."""
+    if sound.events is window.events:
+        return False
+    ids = {event.event_id for event in window.events}
+    return any(event.event_id not in ids for event in sound.events)
 
 
 def marker_key(marker: Marker) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytest
@@ -21,6 +21,22 @@ SOURCE = TP("behaviours", 0)
 
 
 class Consumer:
+    """Says what the broker holds, and whether this worker is still in the group."""
+
+    owns = True
+
+    def assignment(self) -> set[TP]:
+        return {SOURCE}
+
+    async def position(self, tp: TP) -> int:
+        return 4
+
+    def _is_changelog_tp(self, tp: TP) -> bool:
+        return False
+
+    async def commit_offsets(self, offsets: Mapping[TP, int], generation: int) -> bool:
+        return self.owns
+
     async def source_offsets(self, tps: Iterable[TP]) -> dict[TP, SourceOffsets]:
         return {tp: SourceOffsets(0, 10, 4, True) for tp in tps}
 

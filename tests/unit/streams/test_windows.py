@@ -156,8 +156,31 @@ def test_a_marker_whose_time_is_over_leaves_the_changelog() -> None:
     assert fresh.markers == {}
 
 
+def read_back(held: Held) -> Entry:
+    record = RECORDS.window(0, held)
+    return RECORDS.read(
+        KafkaRecord("windows", 0, 0, record.key, record.value, headers=record.headers)
+    )
+
+
+def test_what_new_events_pushed_out_is_kept_until_they_are_known_to_be_sound() -> None:
+    limits = WindowLimits(max_events=2)
+    events = [decode_event(event_json(f"e{ts}", ts=T0 + ts)) for ts in range(3)]
+    sound = fold(EMPTY, events[:2], limits)
+    held = Held(fold(sound, events[2:], limits), 3, sound=sound)
+    restored = read_back(held)
+    assert isinstance(restored, Held)
+    assert restored.window.content() == held.window.content()
+    assert restored.sound is not None
+    assert restored.sound.content() == sound.content()
+    # Where nothing was pushed out the window itself is what poison is looked for on top of.
+    plain = read_back(Held(fold(EMPTY, events[:1], limits), 3, sound=EMPTY))
+    assert isinstance(plain, Held)
+    assert plain.sound == plain.window
+
+
 def test_changelog_records_are_read_back_as_they_were_written() -> None:
-    held = Held(window(2), 3, touched_ms=T0, ahead={"e0": 7})
+    held = Held(window(2), 3, touched_ms=T0, ahead={"e0": 7}, sound=window(2))
     marker = Marker(subject_hash("", "u"), T0, Token(1, 2, 3), 4)
     for record, expected in (
         (RECORDS.window(5, held), held),

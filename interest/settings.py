@@ -190,8 +190,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
                     "progress for so long ends with exit code 5; 0 never.")
     ] = 120.0  # fmt: skip
     dead_letter_days: Annotated[
-        int, Meta(ge=1, le=3650, description="Days for which dead letters are kept; of a topic that "
-                  "is created.")
+        int, Meta(ge=1, le=3650, description="Days for which dead letters are kept; of a topic "
+                  "that is created.")
     ] = 30  # fmt: skip
     popular_half_life_days: Annotated[
         float, Meta(gt=0, description="Half-life of an event's weight in the popular items.")

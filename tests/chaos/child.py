@@ -93,6 +93,8 @@ class Child:
                 self._hooks.changelog_fails = order["on"]
             case "idle":
                 return self.worker is not None and await self.worker.idle()
+            case "waits":
+                return waits()
             case "dump":
                 assert self.worker is not None
                 dump(self.worker, Path(order["path"]))
@@ -118,6 +120,17 @@ def windows(worker: Worker) -> dict[str, list[dict[str, Any]]]:
         subject_id: [event_fields(event) for event in held.window.events]
         for partition in worker.windows.partitions.values()
         for subject_id, held in partition.held.items()
+    }
+
+
+def waits() -> dict[str, list[str]]:
+    """Tell where each task waits: for a person, when a run does not come to rest."""
+    return {
+        task.get_name(): [
+            f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"
+            for frame in task.get_stack()
+        ]
+        for task in asyncio.all_tasks()
     }
 
 

@@ -62,7 +62,8 @@ class Rig:
             kafka_bootstrap=self.broker.bootstrap, redis_url=self.redis.url, redis_prefix="chaos:",
             topic_prefix="chaos-", group_id="chaos", partitions=self.options.partitions,
             session_timeout_s=SESSION_S, fetch_max_wait_ms=20, checkpoint_min_s=0.2, threads=1,
-            device="cpu",
+            # Behind this a vector may step back, as documented; a loaded machine is slow.
+            catch_up_s=60.0, device="cpu",
         )  # fmt: skip
         self.names = TopicNames.of(self.settings)
         self.fleet = Fleet(self.folder, self.settings, self.options.fault)
@@ -157,7 +158,20 @@ class Rig:
             return all([await worker.ask("idle") for worker in self.fleet.working])
 
         await self.shared()
-        await self.until("all is read, stored and committed", idle, seconds)
+        try:
+            await self.until("all is read, stored and committed", idle, seconds)
+        except HarnessFailed:
+            await self._explain()
+            raise
+
+    async def _explain(self) -> None:
+        """Leave in the folder where every worker waits."""
+        for worker in self.fleet.working:
+            try:
+                told = json.dumps(await worker.ask("waits"), indent=1)
+            except Away as error:
+                told = str(error)
+            (self.folder / f"{worker.name}.waits").write_text(told)
 
     async def stored(self, user: str) -> StoredVector | None:
         """Read a user's vector."""

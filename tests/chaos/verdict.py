@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from tests.chaos import oracle
 from tests.chaos.records import StoredVector
 from tests.chaos.rig import Rig
+from tests.chaos.services import HarnessFailed
 from tests.chaos.topics import total
 
 _COSINE: Final = 0.9999
@@ -56,12 +57,15 @@ class Verdict:
 async def judge(rig: Rig) -> Verdict:
     """Wait until all is done, read what is left, and compare.
 
-    Raises:
-        HarnessFailed: it does not come to rest.
+    A run that does not come to rest has failed; what is there then is compared all the same, for
+    it tells more.
     """
     verdict = Verdict()
     await rig.producers.flush()
-    await rig.quiet()
+    try:
+        await rig.quiet()
+    except HarnessFailed as error:
+        verdict.add("restless", str(error))
     vectors = await rig.keys()
     await rig.end_reading()
     await _recover_afresh(rig)

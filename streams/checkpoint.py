@@ -127,11 +127,12 @@ class Checkpoint:
     async def _commit(self, consumer: ChunkConsumer, noted: dict[TP, int], generation: int) -> bool:
         if not noted:
             return True
-        if not await consumer.commit_offsets(noted, generation):
-            log.info("commit of generation %d dropped: the group has moved on", generation)
-            return False
-        # A rebalance may have cleared the notes while the broker answered.
-        self._progress.confirm(noted, generation)
+        async with self._progress.committing:
+            if not await consumer.commit_offsets(noted, generation):
+                log.info("commit of generation %d dropped: the group has moved on", generation)
+                return False
+            # A rebalance may have cleared the notes while the broker answered.
+            self._progress.confirm(noted, generation)
         return True
 
     async def write(self, partition: Partition) -> None:

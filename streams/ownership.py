@@ -10,6 +10,7 @@ from typing import Final
 
 import msgspec
 from aiokafka.errors import KafkaError
+from faust.types import TP
 
 from interest.ports import UserVectorStore
 from interest.vector import Token, VectorHead
@@ -87,17 +88,12 @@ class Ownership:
         A commit that moves nothing tells, of any partition: the broker refuses a former
         generation, and within one a partition has one owner.
         """
-        offsets = dict(self._progress.committed)
-        if not offsets:
-            for tp in consumer.assignment():
-                position = await consumer.position(tp)
-                if position is not None and not consumer._is_changelog_tp(tp):
-                    offsets[tp] = position
-                    break
         try:
-            return bool(offsets) and await consumer.commit_offsets(
-                offsets, self._progress.generation
-            )
+            async with self._progress.committing:
+                offsets = dict(self._progress.committed) or await _one_commit(consumer)
+                return bool(offsets) and await consumer.commit_offsets(
+                    offsets, self._progress.generation
+                )
         except KafkaError as error:
             log.warning("the broker does not say who owns a partition: %s", error)
             return False
@@ -149,6 +145,22 @@ class Ownership:
                     self._dirty.mark(subject_id, partition.number, None)
                     n_marked += 1
         return n_marked
+
+
+async def _one_commit(consumer: ChunkConsumer) -> dict[TP, int]:
+    """Give what the broker has of some partition; its start where it has nothing.
+
+    Never the position of the consumer: records before that may not be folded yet.
+
+    Raises:
+        KafkaError: the broker did not answer.
+    """
+    sources = sorted(tp for tp in consumer.assignment() if not consumer._is_changelog_tp(tp))
+    found = await consumer.source_offsets(sources[:1])
+    return {
+        tp: offsets.start if offsets.committed is None else offsets.committed
+        for tp, offsets in found.items()
+    }
 
 
 def _is_behind(stored: VectorHead | None, held: Held, known: Mapping[str, KnownItem]) -> bool:

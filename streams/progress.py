@@ -25,6 +25,9 @@ class Progress:
         self.committed: dict[TP, int] = {}
         #: Partitions of which the broker took a commit in this generation.
         self.confirmed: set[TP] = set()
+        #: Held while a commit is under way: one that moves nothing, sent behind another that
+        #: does, would move back.
+        self.committing = asyncio.Lock()
         self._moved = asyncio.Event()
         #: Set when so much is uncommitted that the checkpoint should not wait for its timer.
         self.pressed = asyncio.Event()

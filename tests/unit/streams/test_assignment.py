@@ -28,9 +28,6 @@ class Consumer:
     def assignment(self) -> set[TP]:
         return {SOURCE}
 
-    async def position(self, tp: TP) -> int:
-        return 4
-
     def _is_changelog_tp(self, tp: TP) -> bool:
         return False
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaTimeoutError
+from faust.types import TP
 
+from streams.transport import SourceOffsets
 from tests.unit.streams.test_assignment import SOURCE, Consumer, Harness
 
 
@@ -26,16 +29,24 @@ async def test_fresh_events_matter_more_once_the_limit_is_over(harness: Harness)
     assert await harness.taken() == ["u"]
 
 
-async def test_a_broker_that_does_not_answer_holds_no_vectors_back(
+async def test_without_a_broker_nothing_is_written_until_it_says_who_owns_the_partition(
     harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def silent(*args: Any) -> Any:
-        raise KafkaTimeoutError("no answer")
+    answers, ask = 0, Consumer.source_offsets
 
-    monkeypatch.setattr(Consumer, "source_offsets", silent)
+    async def slow(self: Consumer, tps: Iterable[TP]) -> dict[TP, SourceOffsets]:
+        nonlocal answers
+        answers += 1
+        if answers < 4:
+            raise KafkaTimeoutError("no answer")
+        return await ask(self, tps)
+
+    monkeypatch.setattr("streams.assignment._CONFIRMED_S", 0)
+    monkeypatch.setattr(Consumer, "source_offsets", slow)
     settling = harness.assigned()
     harness.dirty.mark("u", 0, None)
     await asyncio.wait_for(settling, 5)
+    assert answers == 4
     assert await harness.taken() == ["u"]
 
 

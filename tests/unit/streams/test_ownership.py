@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -19,6 +19,7 @@ from streams.dirty import DirtyUsers, Mark
 from streams.items_feed import KnownItem
 from streams.ownership import Ownership
 from streams.progress import Progress
+from streams.transport import SourceOffsets
 from streams.window_records import Held
 from tests.unit.streams.fakes import RECORDS, T0, Outbox, Vectors, Windows, event_json
 
@@ -34,8 +35,8 @@ class Consumer:
     def assignment(self) -> set[TP]:
         return {SOURCE}
 
-    async def position(self, tp: TP) -> int:
-        return 7
+    async def source_offsets(self, tps: Sequence[TP]) -> dict[TP, SourceOffsets]:
+        return {tp: SourceOffsets(0, 99, 7, True) for tp in tps}
 
     def _is_changelog_tp(self, tp: TP) -> bool:
         return False
@@ -149,3 +150,14 @@ async def test_an_older_copy_of_the_store_brings_nobody_back_who_was_forgotten(
     await harness.reconcile()
     assert harness.vectors.stored == {}
     assert [m.token for m in harness.vectors.markers.values()] == [marker.token]
+
+
+async def test_asking_who_owns_waits_for_a_commit_that_is_under_way(harness: Harness) -> None:
+    """Behind it, the commit that moves nothing would move back."""
+    async with harness.progress.committing:
+        asking = asyncio.create_task(harness.ownership.is_owner(harness.consumer))  # type: ignore[arg-type]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        harness.progress.began(SOURCE, 7)
+        assert not asking.done()
+    assert await asyncio.wait_for(asking, 5)

@@ -2,7 +2,8 @@
 
 The steps are wrapped from outside, at the narrowest names there are; the product knows nothing
 of this. A step is named ``before-`` or ``after-`` and ``encode``, ``upsert``, ``changelog`` or
-``commit``; ``before-commit-request`` lies between the check of the generation and the request.
+``commit``; ``before-commit-request`` lies between the check of the generation and the request,
+``before-recovery`` before the changelog is read (its "user" is the topic).
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ class Hooks:
         """Wrap upsert, changelog send and commit of this process."""
         hooks, changelog = self, self._changelog
         upsert, send_all, attempt = RedisUserVectors.upsert, Outbox.send_all, Outbox._attempt
+        highwaters = ChunkConsumer.highwaters
         commit, request = ChunkConsumer.commit_offsets, GroupCoordinator._do_commit_offsets
 
         async def upsert_at(self: RedisUserVectors, updates: Sequence[Any]) -> Any:
@@ -135,6 +137,11 @@ class Hooks:
                 await hooks.at("before-commit-request")
             return await request(self, assignment, offsets)
 
+        async def highwaters_at(self: ChunkConsumer, *partitions: Any) -> Any:
+            await hooks.at("before-recovery", {tp.topic for tp in partitions})
+            return await highwaters(self, *partitions)
+
+        ChunkConsumer.highwaters = highwaters_at  # type: ignore[method-assign]
         RedisUserVectors.upsert = upsert_at  # type: ignore[method-assign]
         Outbox.send_all = send_all_at  # type: ignore[method-assign]
         Outbox._attempt = attempt_at  # type: ignore[method-assign]

@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from tests.chaos.fleet import WorkerProcess
-from tests.chaos.rig import Rig
+from tests.chaos.rig import SESSION_S, Rig
 
 _USERS: Final = itertools.count()
 _HELD_S: Final = 30.0
+#: In which a worker tries a refused upsert several times.
+_RETRIES_S: Final = 3.0
 
 
 async def _new_user(rig: Rig, n_events: int = 2) -> str:
@@ -97,6 +99,39 @@ async def zombie_changelog(rig: Rig) -> None:
     await _wake(rig, zombie, "after-changelog")
     rig.kill(heir)
     await rig.probe([rig.partition(user)])
+
+
+async def zombie_returns(rig: Rig) -> None:
+    """A worker wakes when all others die, and is given back what it had lost.
+
+    The upsert it was stopped before is refused, and the question who owns the partition is asked
+    while the worker comes back into the group: what it holds then is old.
+    """
+    user = await _new_user(rig)
+    zombie = await _owner(rig, user)
+    await zombie.aim("before-recovery", "hold", rig.names.windows)
+    await zombie.aim("before-upsert", "stop", user)
+    await rig.write_event(user)
+    await rig.fired(zombie, "before-upsert")
+    rig.counts["stops"] += 1
+    await _owner(rig, user, zombie)
+    for _ in range(3):
+        await _committed(rig, user)
+    rig.fleet.supervised = False
+    others = [worker for worker in rig.fleet.alive if worker is not zombie]
+    for worker in others:
+        rig.kill(worker)
+    # The group forgets them, so that the zombie finds it empty and is given everything.
+    await asyncio.sleep(SESSION_S + 2)
+    rig.counts["zombies"] += 1
+    zombie.signal(signal.SIGCONT)
+    await rig.fired(zombie, "before-recovery")
+    await asyncio.sleep(_RETRIES_S)
+    await zombie.ask("release")
+    await rig.readable(user, await rig.write_event(user))
+    rig.fleet.supervised = True
+    rig.fleet.scale(rig.options.workers)
+    await rig.shared()
 
 
 async def _killed_at(rig: Rig, step: str) -> None:
@@ -215,6 +250,7 @@ CASES: Final[dict[str, Callable[[Rig], Awaitable[None]]]] = {
     "killed-after-changelog": killed_after_changelog,
     "zombie-upsert": zombie_upsert,
     "zombie-changelog": zombie_changelog,
+    "zombie-returns": zombie_returns,
     "failing-changelog": failing_changelog,
     "commit-held": commit_held,
     "commit-slept-over": commit_slept_over,

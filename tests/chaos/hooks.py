@@ -141,7 +141,7 @@ class Hooks:
             await hooks.at("before-recovery", {tp.topic for tp in partitions})
             return await highwaters(self, *partitions)
 
-        ChunkConsumer.highwaters = highwaters_at  # type: ignore[method-assign]
+        ChunkConsumer.highwaters = highwaters_at  # type: ignore[method-assign,assignment]
         RedisUserVectors.upsert = upsert_at  # type: ignore[method-assign]
         Outbox.send_all = send_all_at  # type: ignore[method-assign]
         Outbox._attempt = attempt_at  # type: ignore[method-assign]

@@ -20,6 +20,8 @@ from tests.chaos.verdict import Verdict, judge
 _TOLD: Final = (
     "stops", "zombies", "rebalances", "redis restarts", "broker restarts", "forgets"
 )  # fmt: skip
+#: Differences shown from either end of the list.
+_SHOWN: Final = 10
 _TICK_S: Final = 0.05
 _PROGRESS_S: Final = 10.0
 _LAG_S: Final = 1.5
@@ -118,7 +120,9 @@ async def run(options: Options, folder: Path) -> int:
         if verdict.good:
             return 0
         print(f"FAILED  first difference: {verdict.differences[0]}")
-        for difference in verdict.differences[1:20]:
+        # What the reader saw comes last, and often tells most.
+        rest = verdict.differences[1:]
+        for difference in rest if len(rest) <= 2 * _SHOWN else rest[:_SHOWN] + rest[-_SHOWN:]:
             print(f"        {difference}")
         for surprise in rig.fleet.surprises[:5]:
             print(f"        (a worker gave up: {surprise})")

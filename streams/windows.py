@@ -280,7 +280,7 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         self._recovering: set[int] = set()
         #: Changelog records read so far; a sign of life.
         self.n_restored = 0
-        self._generation = 0
+        self._generation: int | None = None
         self.on_recovered = lambda partitions: None
         self._unreadable: WrongKey | None = None
         #: Called with what must end this worker: windows that it cannot read.
@@ -349,18 +349,31 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         newly_assigned: set[TP],
         generation_id: int = 0,
     ) -> None:
-        """Drop what another worker owns now; called before anything new is read."""
+        """Drop what another worker owns now, or may have owned meanwhile.
+
+        Called before anything new is read. Faust calls a partition kept that this worker has
+        before and after. Where a generation lies between that it was no member of (it was
+        stopped, say), others may have written to it, and it is recovered as a new one.
+        """
+        missed = self._generation is not None and generation_id != self._generation + 1
         self._generation = generation_id
         self.on_generation(generation_id)
         changelog = self._changelog
+        kept_before = {tp for tp in assigned - newly_assigned if tp.topic == changelog}
         self._assigned = {tp.partition for tp in assigned if tp.topic == changelog}
-        for tp in revoked:
-            if tp.topic == changelog:
-                self.partitions.pop(tp.partition, None)
-                self._restoring.pop(tp.partition, None)
-                self._recovering.discard(tp.partition)
-                self.on_dropped(tp.partition)
-        self._recovering |= {tp.partition for tp in newly_assigned if tp.topic == changelog}
+        gone = {tp.partition for tp in revoked if tp.topic == changelog}
+        fresh = {tp.partition for tp in newly_assigned if tp.topic == changelog}
+        if missed:
+            gone |= {tp.partition for tp in kept_before}
+            fresh |= {tp.partition for tp in kept_before}
+            for tp in kept_before:
+                cast(Any, self.app).tables.recovery.revoke(tp)  # else it reads on where it stopped
+        for number in gone:
+            self.partitions.pop(number, None)
+            self._restoring.pop(number, None)
+            self._recovering.discard(number)
+            self.on_dropped(number)
+        self._recovering |= fresh
 
     @property
     def _changelog(self) -> str:
@@ -384,7 +397,7 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
             if restored is not None:
                 self.partitions[number] = restored
             partition = self.partition(number)
-            partition.recovered(self._generation)
+            partition.recovered(self._generation or 0)
             recovered.append(partition)
         self.on_recovered(recovered)
 

@@ -35,7 +35,12 @@ class Group:
     def __init__(self) -> None:
         topic = SimpleNamespace(get_topic_name=lambda: "windows")
         table: Any = SimpleNamespace(changelog_topic=topic, name="windows")
-        self.store = WindowStore("windows://", SimpleNamespace(), table, table_name="windows")  # type: ignore[arg-type]
+        #: Changelog partitions that Faust was told to read from their beginning.
+        self.read_anew: list[TP] = []
+        app: Any = SimpleNamespace(
+            tables=SimpleNamespace(recovery=SimpleNamespace(revoke=self.read_anew.append))
+        )
+        self.store = WindowStore("windows://", app, table, table_name="windows")
         self.store.records = RECORDS
         self.store.hash_of = partial(subject_hash, "")
         self.announced: list[list[int]] = []
@@ -46,9 +51,9 @@ class Group:
     def _on_recovered(self, partitions: Iterable[Partition]) -> None:
         self.announced.append([partition.number for partition in partitions])
 
-    async def assign(self, *tps: TP) -> None:
+    async def assign(self, *tps: TP, missed: int = 0) -> None:
         assigned, before = set(tps), self.assigned
-        self.assigned, self.generation = assigned, self.generation + 1
+        self.assigned, self.generation = assigned, self.generation + 1 + missed
         await self.store.on_rebalance(
             assigned, before - assigned, assigned - before, self.generation
         )
@@ -128,3 +133,34 @@ async def test_an_empty_changelog_is_recovered_as_well(group: Group) -> None:
     await group.complete(CHANGELOG)
     assert group.announced == [[0]]
     assert set(group.store.partitions) == {0}
+
+
+async def test_a_partition_kept_across_a_generation_that_was_missed_is_recovered_anew(
+    group: Group,
+) -> None:
+    """A worker that was stopped meanwhile: others may have owned it and given it back."""
+    await group.assign(CHANGELOG, OTHER)
+    group.read(CHANGELOG, Held(window(1), 1))
+    await group.complete(CHANGELOG, OTHER)
+    dropped: list[int] = []
+    group.store.on_dropped = dropped.append
+    await group.assign(CHANGELOG, missed=1)
+    assert sorted(dropped) == [0, 1]
+    assert group.read_anew == [CHANGELOG]
+    assert group.store.partitions == {}
+    group.read(CHANGELOG, Held(window(1), 1), Held(window(3), 2))
+    await group.complete(CHANGELOG)
+    assert group.announced[-1] == [0]
+    assert len(group.store.partitions[0].window("u").events) == 3
+
+
+async def test_a_partition_kept_in_the_next_generation_stays_as_it_is(
+    group: Group,
+) -> None:
+    await group.assign(CHANGELOG)
+    group.read(CHANGELOG, Held(window(1), 1))
+    await group.complete(CHANGELOG)
+    kept = group.store.partitions[0]
+    await group.assign(CHANGELOG, OTHER)
+    assert group.store.partitions[0] is kept
+    assert group.read_anew == []

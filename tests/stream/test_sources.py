@@ -188,9 +188,6 @@ async def test_a_topic_made_again_under_a_running_worker_is_followed(
 
 
 @pytest.mark.kafka
-@pytest.mark.skip(
-    reason="failed or hung once in a full run on a loaded machine; not understood yet"
-)
 async def test_a_topic_that_comes_back_with_other_partitions_ends_the_worker(
     kafka: Harness,
 ) -> None:
@@ -201,7 +198,9 @@ async def test_a_topic_that_comes_back_with_other_partitions_ends_the_worker(
         await settled(kafka, worker)
         await _delete_topic(kafka, "behaviours")
         await publish_round(kafka, 3)
-        with pytest.raises(TopicMismatch, match="behaviours has 1 partitions now, 4 when"):
+        # Which of them finds out first is chance: our look at the topics, or aiokafka, which
+        # asserts that a partition it waits for is still assigned.
+        with pytest.raises((TopicMismatch, WorkerFailed), match="behaviours has 1|Faust stopped"):
             await asyncio.wait_for(worker.failure(), 30)
     with pytest.raises(TopicMismatch, match="behaviours has 1"):
         async with kafka.worker():
@@ -212,9 +211,6 @@ async def test_a_topic_that_comes_back_with_other_partitions_ends_the_worker(
 
 
 @pytest.mark.kafka
-@pytest.mark.skip(
-    reason="failed or hung once in a full run on a loaded machine; not understood yet"
-)
 async def test_a_topic_made_again_that_has_grown_past_the_commit_is_noticed(
     kafka: Harness,
 ) -> None:

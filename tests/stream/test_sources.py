@@ -18,6 +18,7 @@ from interest.errors import TopicMismatch
 from interest_cli.replay import LoadedBundle
 from interest_cli.services import EmbeddedServices
 from streams.topics import admin_client, ensure_topics, partition_counts
+from streams.worker import WorkerFailed
 from tests.conftest import Servers
 from tests.servers import kafka_process
 from tests.stream.conftest import Harness, eventually
@@ -200,7 +201,7 @@ async def test_a_topic_that_comes_back_with_other_partitions_ends_the_worker(
         await publish_round(kafka, 3)
         # Which of them finds out first is chance: our look at the topics, or aiokafka, which
         # asserts that a partition it waits for is still assigned.
-        with pytest.raises((TopicMismatch, WorkerFailed), match="behaviours has 1|Faust stopped"):
+        with pytest.raises((TopicMismatch, WorkerFailed), match=r"behaviours has 1|Faust stopped"):
             await asyncio.wait_for(worker.failure(), 30)
     with pytest.raises(TopicMismatch, match="behaviours has 1"):
         async with kafka.worker():

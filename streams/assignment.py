@@ -24,10 +24,11 @@ from streams.dirty import DirtyUsers
 from streams.items_feed import KnownItem
 from streams.outbox import backoff_s
 from streams.ownership import Ownership
+from streams.partitions import Partition
 from streams.progress import Progress
 from streams.sources import SourceCheck
 from streams.transport import ChunkConsumer, SourceOffsets
-from streams.windows import Partition, WindowStore
+from streams.windows import WindowStore
 
 log = logging.getLogger(__name__)
 

@@ -33,10 +33,11 @@ from interest.settings import Settings
 from interest.window import BehaviourWindow
 from streams.dirty import DirtyUsers
 from streams.outbox import Outbox, Record, backoff_s
+from streams.partitions import Partition
 from streams.progress import Progress
 from streams.transport import ChunkConsumer
 from streams.window_records import WindowRecords
-from streams.windows import Partition, WindowStore
+from streams.windows import WindowStore
 
 log = logging.getLogger(__name__)
 

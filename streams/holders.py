@@ -14,8 +14,9 @@ from typing import Final
 
 from interest.window import touch
 from streams.dirty import DirtyUsers
+from streams.partitions import Partition
 from streams.progress import Progress
-from streams.windows import Partition, WindowStore
+from streams.windows import WindowStore
 
 #: Windows looked at between two turns of the loop.
 _SLICE: Final = 2_000

@@ -10,7 +10,8 @@ from interest import metrics as m
 from interest.clock import Clock
 from interest.ports import Metrics
 from streams.dirty import DirtyUsers
-from streams.windows import Partition, WindowStore
+from streams.partitions import Partition
+from streams.windows import WindowStore
 
 log = logging.getLogger(__name__)
 

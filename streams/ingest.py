@@ -24,11 +24,12 @@ from interest.window import WindowLimits, enters_window, fold
 from streams.dead_letters import dead_letter
 from streams.dirty import DirtyUsers
 from streams.outbox import Outbox, Record
+from streams.partitions import Partition, is_forgotten
 from streams.progress import Progress
 from streams.routing import arrived_ms, sent_on_headers
 from streams.topics import TopicNames
 from streams.transport import Chunk
-from streams.windows import Partition, WindowStore, is_forgotten
+from streams.windows import WindowStore
 
 #: Records handled in one go; between two goes the loop serves encoder, heartbeats and probes.
 _SLICE: Final = 256

@@ -17,10 +17,11 @@ from interest.vector import Token, VectorHead
 from streams.dirty import DirtyUsers, Mark
 from streams.items_feed import KnownItem
 from streams.outbox import Outbox, Record
+from streams.partitions import Partition
 from streams.progress import Progress
 from streams.transport import ChunkConsumer
 from streams.window_records import Held, WindowRecords
-from streams.windows import Partition, WindowStore
+from streams.windows import WindowStore
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,10 @@ from streams.dirty import DirtyUsers
 from streams.encoding import Isolated, WindowEncoding
 from streams.micro_batches import Job, Poisoned
 from streams.outbox import Outbox
+from streams.partitions import Partition, is_forgotten
 from streams.progress import Progress
 from streams.topics import TopicNames
-from streams.windows import Partition, WindowStore, is_forgotten
+from streams.windows import WindowStore
 
 log = logging.getLogger(__name__)
 

@@ -17,10 +17,11 @@ from streams.dirty import DirtyUsers
 from streams.items_feed import ItemsFeed
 from streams.letter_sealing import letters_sealed
 from streams.outbox import Outbox
+from streams.partitions import Partition
 from streams.progress import Progress
 from streams.topics import TopicNames, ensure_topics
 from streams.watchers import watch_lag
-from streams.windows import Partition, WindowStore
+from streams.windows import WindowStore
 from streams.worker_parts import WorkerParts, WorkerPorts
 
 log = logging.getLogger(__name__)

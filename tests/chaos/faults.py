@@ -13,8 +13,8 @@ from interest.window import BehaviourWindow, WindowLimits, enters_window
 from store import redis_link, redis_vectors, scripts
 from streams import ingest
 from streams.checkpoint import Checkpoint
+from streams.partitions import Partition
 from streams.transport import ChunkConsumer
-from streams.windows import Partition
 
 _COMPARE: Final = "local function newer(a, i, b, j)"
 

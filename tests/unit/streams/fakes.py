@@ -21,9 +21,9 @@ from interest.ports import UserState, VectorUpdate
 from interest.vector import Token, VectorHead
 from interest.window import BehaviourWindow
 from streams.outbox import Record
+from streams.partitions import Partition
 from streams.transport import Chunk
 from streams.window_records import WindowRecords
-from streams.windows import Partition
 
 T0 = 1_700_000_000_000
 

@@ -13,8 +13,9 @@ from faust.types import TP
 from interest.event import decode_event
 from interest.forgetting import subject_hash
 from interest.window import BehaviourWindow, WindowLimits, fold, touch
+from streams.partitions import Partition
 from streams.window_records import Held
-from streams.windows import Partition, WindowStore
+from streams.windows import WindowStore
 from tests.unit.streams.fakes import RECORDS, T0, KafkaRecord, chunk, event_json
 
 CHANGELOG = TP("windows", 0)

@@ -1,0 +1,243 @@
+"""What a worker holds of one partition: windows, tombstones and markers, each ordered by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from interest.forgetting import Marker, joined
+from interest.vector import Token
+from interest.window import BehaviourWindow
+from streams.popular import PopularItems
+from streams.window_records import MARKER_KEY, Held, Tombstone, marker_key
+
+
+class Partition:
+    """Everything a worker holds of one partition; dropped whole when it is revoked."""
+
+    def __init__(self, number: int, hash_of: Callable[[str], bytes]) -> None:
+        self.number = number
+        self.held: dict[str, Held] = {}
+        #: Windows the changelog does not have yet, as they stood when it last had them.
+        self.changed: dict[str, BehaviourWindow] = {}
+        #: Tombstones the changelog must get, by record key.
+        self.removed: dict[bytes, Tombstone] = {}
+        self.markers: dict[bytes, Marker] = {}
+        #: Markers the changelog must get, by subject hash.
+        self.marked: dict[bytes, Marker] = {}
+        self.popular = PopularItems()
+        #: What a window that is not held must exceed: the highest token that was let go.
+        self._floor = Token(0, 0, 0)
+        self._tombstones: dict[bytes, Tombstone] = {}
+        self._hash_of = hash_of
+
+    @property
+    def unwritten(self) -> bool:
+        """True while the changelog lacks something of this partition."""
+        return bool(self.changed or self.removed or self.marked)
+
+    def window(self, subject_id: str) -> BehaviourWindow:
+        """Give a subject's window; where there is none yet, an empty one to build on."""
+        held = self.held.get(subject_id)
+        if held is not None:
+            return held.window
+        below = self._below(subject_id)
+        return BehaviourWindow(subject_id=subject_id, era=below.era, revision=below.revision)
+
+    def marker(self, subject_id: str) -> Marker | None:
+        """Give the marker of a person who was forgotten."""
+        return self.markers.get(self._hash_of(subject_id)) if self.markers else None
+
+    def _below(self, subject_id: str) -> Token:
+        """Give the highest token under which something of this subject may be written."""
+        held = self.held.get(subject_id)
+        below = self._floor if held is None else held.token
+        marker = self.marker(subject_id)
+        return below if marker is None else max(below, marker.token)
+
+    def replace(
+        self,
+        window: BehaviourWindow,
+        generation: int,
+        *,
+        touched_ms: int | None = None,
+        ahead: Mapping[str, int] | None = None,
+    ) -> None:
+        """Put a changed window in place; the next checkpoint writes it.
+
+        A token of a later generation than ours means that the group was reset and counts anew:
+        the era rises, so that recovery does not take the old window for the newer one.
+
+        Args:
+            touched_ms: when its user did something; without it the time is kept.
+            ahead: see :class:`Held`; without it what is known is kept.
+        """
+        subject_id = window.subject_id
+        below = self._below(subject_id)
+        if below.generation > generation:
+            window = msgspec.structs.replace(window, era=max(window.era, below.era + 1))
+        self.changed.setdefault(subject_id, self.window(subject_id))
+        self.removed.pop(subject_id.encode(), None)
+        held = self.held.get(subject_id)
+        if held is None:
+            held = self.held[subject_id] = Held(window, generation)
+        held.window, held.generation = window, generation
+        if touched_ms is not None:
+            held.touched_ms = touched_ms
+        if ahead or held.ahead:
+            ids = {event.event_id for event in window.events}
+            held.ahead = {k: v for k, v in {**held.ahead, **(ahead or {})}.items() if k in ids}
+
+    def claim(self, subject_id: str, generation: int) -> None:
+        """Put a window that is encoded again under our generation, if it is of an earlier one.
+
+        Its former owner may have stored a higher revision of the same content, which would
+        refuse ours.
+        """
+        held = self.held.get(subject_id)
+        if held is not None and held.generation < generation:
+            self.replace(held.window, generation)
+
+    def remove(self, subject_id: str) -> None:
+        """Let a window go, here and with the next checkpoint from the changelog."""
+        held = self.held[subject_id]
+        self.changed.setdefault(subject_id, held.window)
+        key = subject_id.encode()
+        self.removed[key] = Tombstone(key, held.token)
+        self._floor = max(self._floor, held.token)
+        del self.held[subject_id]
+
+    def forget(self, subject_id: str, time_ms: int, generation: int) -> Marker:
+        """Forget a person up to a moment: set the marker, take what is older from the window.
+
+        Returns:
+            the marker, which outranks the window as it was; of a request that is known, the
+            marker that answers it.
+        """
+        known = self.marker(subject_id)
+        if known is not None and known.time_ms >= time_ms:
+            return known
+        below = self._below(subject_id)
+        era = below.era + 1 if below.generation > generation else below.era
+        marker = joined(
+            Marker(self._hash_of(subject_id), time_ms, Token(era, generation, below.revision + 1)),
+            known,
+        )
+        self.adopt(subject_id, marker, generation)
+        return marker
+
+    def adopt(self, subject_id: str, marker: Marker, generation: int) -> None:
+        """Obey a marker, ours or one that the vector store holds."""
+        known = self.markers.get(marker.subject_hash)
+        marker = joined(marker, known)
+        if marker != known:
+            self.markers[marker.subject_hash] = self.marked[marker.subject_hash] = marker
+            self.removed.pop(marker_key(marker), None)
+        self._apply(subject_id, marker, generation)
+
+    def unmark(self, marker: Marker) -> None:
+        """Let a marker go whose time is over."""
+        del self.markers[marker.subject_hash]
+        self.marked.pop(marker.subject_hash, None)
+        self.removed[marker_key(marker)] = Tombstone(marker_key(marker), marker.token)
+        # A later marker of this person must outrank the tombstone.
+        self._floor = max(self._floor, marker.token)
+
+    def _apply(self, subject_id: str, marker: Marker, generation: int) -> None:
+        held = self.held.get(subject_id)
+        if held is None:
+            return
+        kept = tuple(
+            event
+            for event in held.window.events
+            if not is_forgotten(int(event.ts), held.ahead.get(event.event_id), marker)
+        )
+        if held.token > marker.token and len(kept) == len(held.window.events):
+            return  # it was built knowing the marker
+        held.sound = None
+        above = max(held.token, marker.token)
+        window = msgspec.structs.replace(
+            held.window, events=kept, era=above.era, revision=above.revision + 1
+        )
+        self.replace(window, generation)
+        if not kept:
+            self.remove(subject_id)
+
+    def restore(self, entry: Held | Marker | Tombstone) -> None:
+        """Take what a changelog record says, unless something higher is known."""
+        if isinstance(entry, Marker):
+            self._restore_marker(entry)
+        elif isinstance(entry, Tombstone):
+            self._restore_tombstone(entry)
+        else:
+            self._restore_window(entry)
+
+    def _restore_marker(self, restored: Marker) -> None:
+        marker = joined(restored, self.markers.get(restored.subject_hash))
+        self.markers[marker.subject_hash] = marker
+        if marker == restored:
+            self.marked.pop(marker.subject_hash, None)
+        else:
+            # A zombie's, as below: compaction would keep only what it says.
+            self.marked[marker.subject_hash] = marker
+
+    def _restore_window(self, restored: Held) -> None:
+        subject_id = restored.window.subject_id
+        gone = self._tombstones.get(subject_id.encode())
+        held = self.held.get(subject_id)
+        if held is not None and held.token > restored.token:
+            # A woken zombie wrote an old window last. Compaction would keep only that one, so
+            # the next checkpoint writes ours again.
+            self.changed.setdefault(subject_id, held.window)
+            return
+        if gone is not None and gone.token >= restored.token:
+            self.removed[gone.key] = gone  # likewise, behind a tombstone
+            return
+        # Equal: a note on the same window (unresolved); the later one counts.
+        self.popular.replace(() if held is None else held.window.events, restored.window.events)
+        self.changed.pop(subject_id, None)
+        self.removed.pop(subject_id.encode(), None)
+        self.held[subject_id] = restored
+
+    def _restore_tombstone(self, tombstone: Tombstone) -> None:
+        subject_id = tombstone.key.decode(errors="replace")
+        held = self.held.get(subject_id)
+        if held is not None and held.token > tombstone.token:
+            self.changed.setdefault(subject_id, held.window)  # a zombie's, as above
+            return
+        if held is not None:
+            self.popular.replace(held.window.events, ())
+            self.changed.pop(subject_id, None)
+            del self.held[subject_id]
+        self._floor = max(self._floor, tombstone.token)
+        known = self._tombstones.get(tombstone.key)
+        if known is None or known.token < tombstone.token:
+            self._tombstones[tombstone.key] = tombstone
+
+    def recovered(self, generation: int) -> None:
+        """Finish the recovery: nothing older than a marker stays."""
+        for tombstone in self._tombstones.values():
+            marker = self.markers.get(tombstone.key.removeprefix(MARKER_KEY))
+            if marker is None:
+                continue
+            if marker.token <= tombstone.token:
+                del self.markers[marker.subject_hash]
+                self.marked.pop(marker.subject_hash, None)
+            else:
+                self.marked[marker.subject_hash] = marker  # the tombstone may lie behind it
+        self._tombstones.clear()
+        if self.markers:
+            for subject_id in list(self.held):
+                marker = self.marker(subject_id)
+                if marker is not None:
+                    self._apply(subject_id, marker, generation)
+
+
+def is_forgotten(ts: int, arrived_ms: int | None, marker: Marker) -> bool:
+    """Tell whether an event belongs to what its person asked to be forgotten.
+
+    Args:
+        arrived_ms: Unix ms; None where the event's own time is not after it.
+    """
+    return ts <= marker.time_ms or (arrived_ms is not None and arrived_ms <= marker.time_ms)

@@ -184,7 +184,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     catch_up_s: Annotated[
         float, Meta(ge=0, description="How long vectors of a newly assigned partition wait for "
                     "its events to be read again, so that they do not step back.")
-    ] = 10.0  # fmt: skip
+    ] = 30.0  # fmt: skip
     watchdog_s: Annotated[
         float, Meta(ge=0, description="A worker with lag whose services answer and which makes no "
                     "progress for so long ends with exit code 5; 0 never.")

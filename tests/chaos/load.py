@@ -19,8 +19,6 @@ _WORDS: Final = ("red", "blue", "small", "large", "warm", "old", "new", "soft", 
                  "tea", "shoe", "coat", "chair", "book", "knife", "clock", "phone")  # fmt: skip
 _DAY_MS: Final = 86_400_000
 _REMEMBERED: Final = 4_000
-_TURN: Final = 5
-_TURN_EVENTS: Final = 30
 
 HOT: Final = "hot-0"
 
@@ -57,8 +55,7 @@ class Shop:
         self.own = ([f"a-{i:03}" for i in range(n_users)], [f"c-{i:03}" for i in range(n_users)])
         self.shared = [f"s-{i:03}" for i in range(n_users // 2)]
         self.fickle = [f"f-{i:03}" for i in range(n_users // 4)]
-        self.toxic = [f"t-{i:03}" for i in range(2 * n_users)]
-        self._n_toxic = 0
+        self.toxic = [f"t-{i:03}" for i in range(n_users // 3)]
         self.probes = [self.user_of("probe", number, partitions) for number in range(partitions)]
         self.items = [f"i-{i:03}" for i in range(n_items)]
         self._sent: deque[Message] = deque(maxlen=_REMEMBERED)
@@ -89,7 +86,7 @@ class Shop:
         if chance < 0.03:
             return self.poison()
         if chance < 0.033:
-            return self.toxic_event(self._toxic_user())
+            return self.toxic_event(self._rng.choice(self.toxic))
         if chance < 0.11 and self._sent:
             return self._rng.choice(self._sent)  # again, perhaps by the other producer
         if chance < 0.31:
@@ -99,7 +96,7 @@ class Shop:
         elif chance < 0.56 and producer == 0:
             user = self._rng.choice(self.fickle)
         elif chance < 0.58:
-            user = self._toxic_user()
+            user = self._rng.choice(self.toxic)
         else:
             user = self._rng.choice(self.own[producer])
         message = self.event(user)
@@ -173,16 +170,6 @@ class Shop:
             json.dumps({**event, "user_id": "somebody else"}).encode(),
         ]
         return Message(user.encode(), self._rng.choice(values), "poison")
-
-    def _toxic_user(self) -> str:
-        """Give some users in turn, none of them often.
-
-        Poison in a full window pushes out an event, and whether that comes back depends on what
-        is encoded together: so these windows never fill.
-        """
-        self._n_toxic += 1
-        turn = self._n_toxic // (_TURN * _TURN_EVENTS) % (len(self.toxic) // _TURN)
-        return self.toxic[turn * _TURN + self._rng.randrange(_TURN)]
 
     def toxic_event(self, user: str) -> Message:
         """Make a valid event that the encoder raises on."""

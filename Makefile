@@ -5,6 +5,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 ONLY   ?=
+JOBS   ?= 2
 SECONDS ?= 60
 SEED    ?= 1
 BROKER  ?= tansu
@@ -32,8 +33,10 @@ check: $(READY) ## Lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Tests wait for services more than they compute, so two processes share them, file by file; the
+# slow ones of tests/chaos come first.
 test: $(READY) ## All tests; what cannot run here is skipped and said so
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(READY) ## Kill things while events flow; SECONDS=60 SEED=1 BROKER=tansu or kafka
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --broker $(BROKER) --workers $(WORKERS) $(ARGS)

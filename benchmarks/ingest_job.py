@@ -26,7 +26,11 @@ FULL: Final[tuple[Kept, ...]] = tuple(
 
 
 class Job(msgspec.Struct, frozen=True):
-    """What to read, and for how long at most."""
+    """What to read, and for how long at most.
+
+    The last three are for the worker: it reads ``n_warm`` events before the clock starts;
+    ``traced`` also counts what Python allocates, which makes it slow.
+    """
 
     bootstrap: str
     prefix: str
@@ -34,16 +38,24 @@ class Job(msgspec.Struct, frozen=True):
     n_events: int
     n_partitions: int
     limit_s: float
+    n_warm: int = 0
+    traced: bool = False
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One reading of the log; ``committed_s`` also waits for the last checkpoint."""
+    """One reading of the log; ``committed_s`` also waits for the last checkpoint.
+
+    ``grown_bytes`` is by how much resident memory grew from an idle worker to the end, and
+    ``traced_bytes`` what Python's objects take of it, where that was asked.
+    """
 
     n_events: int
     wall_s: float
     cpu_s: float
     committed_s: float = 0.0
     n_vectors: int = 0
+    grown_bytes: int = 0
+    traced_bytes: int = 0
 
 
 class Clock:

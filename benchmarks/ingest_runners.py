@@ -9,9 +9,11 @@ a group and recovery do not count. Every kind that decodes does so with the prod
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import sys
 import tempfile
+import tracemalloc
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -20,6 +22,7 @@ from typing import Any, Final
 
 import faust
 import msgspec
+import psutil
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.ingest_job import FULL, Clock, Job, Run, slid
@@ -33,21 +36,32 @@ async def worker(job: Job) -> Run:
     """The product's worker; encoder and vector store are stubs that accept everything."""
     settings = settings_of(job.bootstrap, job.prefix, job.n_partitions)
     made, vectors = stub_worker(settings, bundle())
+    gc.collect()
+    idle = psutil.Process().memory_info().rss
+    if job.traced:
+        tracemalloc.start()
     started = asyncio.ensure_future(made.start())
     while not (hasattr(made, "parts") and made.progress.committed) and not started.done():
         await asyncio.sleep(_POLL_S)
     clock = Clock()
-    n_read = 0
-    while n_read < job.n_events and clock.elapsed_s() < job.limit_s:
+    n_read = n_before = 0
+    while n_read < job.n_events and (n_read < job.n_warm or clock.elapsed_s() < job.limit_s):
         await asyncio.sleep(_POLL_S)
         n_read = sum(made.progress.positions.values())
-    read = clock.run(n_read, n_vectors=vectors.n_upserts)
+        if not n_before and 0 < job.n_warm <= n_read:
+            clock, n_before = Clock(), n_read
+    read = clock.run(n_read - n_before, n_vectors=vectors.n_upserts)
     await started
     # The product's timer would add its idle time to a run of seconds.
     await made.parts.checkpoint.take(made.parts.consumer)
     committed_s = clock.elapsed_s()
+    gc.collect()
+    grown = psutil.Process().memory_info().rss - idle
+    traced = tracemalloc.get_traced_memory()[0] if job.traced else 0
     await made.stop()
-    return msgspec.structs.replace(read, committed_s=committed_s)
+    return msgspec.structs.replace(
+        read, committed_s=committed_s, grown_bytes=grown, traced_bytes=traced
+    )
 
 
 async def faust_table(job: Job) -> Run:

@@ -55,4 +55,4 @@ serve: $(READY) ## The HTTP API against the services of the settings
 	@$(BIN)/interest serve
 
 clean: ## Remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) benchmarks/out .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

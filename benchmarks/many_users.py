@@ -8,8 +8,8 @@ starts, so that the frequent users' windows are full. Sizes take turns, each run
 process of its own.
 
 The memory of a full window is a difference: a worker that has recovered 25,000 windows of 50 events
-against one that has recovered 5,000, by resident memory, and by what Python's objects take
-(tracemalloc). So it holds all that a worker keeps for a window: its key, token, index and counts.
+against one that has recovered 5,000, by resident memory; and 2,500 against 500 by what Python's
+objects take (tracemalloc). So it holds all that a worker keeps for a window: key, token, index.
 """
 
 from __future__ import annotations
@@ -27,17 +27,21 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from benchmarks.event_log import by_zipf, preload
+from benchmarks.event_log import by_zipf, full_windows, preload
 from benchmarks.ingest_job import Job, Run
 from benchmarks.results import Measurement, Report
 from benchmarks.servers import BROKERS, Servers, Unavailable, servers
 from benchmarks.stubs import bundle, settings_of
+from interest.window import window_to_bytes
 from streams.topics import TopicNames
 
 NAME: Final = "many-users"
 SIZES: Final = (10_000, 100_000, 1_000_000)
 _PARTITIONS: Final = 4
 _WINDOWS: Final = (5_000, 25_000)
+#: Tracing makes all of it many times slower.
+_TRACED: Final = (500, 2_500)
+_SIZED: Final = 1_000
 #: Some events after the windows, so that it is seen when recovery is over.
 _AFTERWARDS: Final = 1_000
 _PATIENCE_S: Final = 180.0
@@ -112,18 +116,20 @@ def _by_size(
 
 
 def _window(running: Servers, repeats: int) -> tuple[list[float], list[Measurement]]:
-    few, many = _WINDOWS
     resident: list[float] = []
     for repeat in range(repeats):
         small, large = (_recovered(running, n).grown_bytes for n in _WINDOWS)
-        resident.append((large - small) / (many - few))
+        resident.append((large - small) / (_WINDOWS[1] - _WINDOWS[0]))
         note(f"a full window, {repeat + 1} of {repeats}: {resident[-1]:,.0f} bytes resident")
-    small, large = (_recovered(running, n, traced=True).traced_bytes for n in _WINDOWS)
-    traced = [(large - small) / (many - few)]
+    small, large = (_recovered(running, n, traced=True).traced_bytes for n in _TRACED)
+    traced = [(large - small) / (_TRACED[1] - _TRACED[0])]
     subject = "a window of 50 events"
+    limits = bundle().config.window
+    records = [len(window_to_bytes(w, 0)) for w in full_windows(limits.max_events, _SIZED)]
     return resident, [
         _row(subject, "resident memory", "bytes", resident),
         _row(subject, "Python's objects", "bytes", traced),
+        _row(subject, "changelog record", "bytes", [statistics.mean(records)]),
     ]
 
 

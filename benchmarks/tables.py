@@ -23,6 +23,12 @@ def targets(rows: Iterable[Target]) -> str:
     return _table(head, ((t.name, shown(t), t.unit, t.target, verdict(t)) for t in rows))
 
 
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Give a table for a document."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def shown(target: Target) -> str:
     """Give the value, or a dash."""
     return "–" if target.value is None else number(target.value)

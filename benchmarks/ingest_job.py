@@ -6,7 +6,6 @@ Imported in the peers' own environment, too: nothing here needs more than msgspe
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -84,6 +83,9 @@ def kept(event: Event) -> Kept:
     return (event.event_id, int(event.ts), event.type.value, event.item_id)
 
 
-def slid(window: Sequence[Kept], event: Event) -> list[Kept]:
-    """Give the last events with one more, by order of arrival: a peer's whole fold."""
-    return [*window, kept(event)][-WINDOW:]
+def slid(window: list[Any] | None, event: Event) -> list[Any]:
+    """Add an event in place, by order of arrival, and keep the last: a peer's whole fold."""
+    window = list(FULL) if window is None else window
+    window.append(kept(event))
+    del window[:-WINDOW]
+    return window

@@ -44,8 +44,9 @@ class Job(msgspec.Struct, frozen=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One reading of the log; ``committed_s`` also waits for the last checkpoint.
 
-    ``grown_bytes`` is by how much resident memory grew from an idle worker to the end, and
-    ``traced_bytes`` what Python's objects take of it, where that was asked.
+    ``n_warm`` events were read before the clock started. ``grown_bytes`` is by how much resident
+    memory grew from an idle worker to the end, and ``traced_bytes`` what Python's objects take of
+    it, where that was asked.
     """
 
     n_events: int
@@ -53,6 +54,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float
     committed_s: float = 0.0
     n_vectors: int = 0
+    n_warm: int = 0
     grown_bytes: int = 0
     traced_bytes: int = 0
 

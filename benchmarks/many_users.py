@@ -1,6 +1,6 @@
 """Many users: events/s and memory of the worker with 10k, 100k and 1M users, encoder stubbed.
 
-    python -m benchmarks many-users [--events 400000] [--users 10000 100000 1000000]
+    python -m benchmarks many-users [--events 300000] [--users 10000 100000 1000000]
 
 Users are drawn by Zipf's law with exponent 1: the first of a million has one event in 14, and most
 have one or none. There are no windows before the log; its first half is read before the clock
@@ -52,7 +52,7 @@ def run(arguments: Sequence[str]) -> Report:
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {NAME}", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--events", type=int, default=400_000)
+    parser.add_argument("--events", type=int, default=300_000)
     parser.add_argument("--users", nargs="+", type=int, default=SIZES)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit-s", type=float, default=6.0, help="of one run, at most")
@@ -94,8 +94,8 @@ def _by_size(
             )  # fmt: skip
             rates[n_users].append(done.n_events / done.wall_s)
             vectors[n_users].append(done.n_vectors / done.wall_s)
-            # Where the limit cut the run, the users of what was read.
-            n_read = options.events // 2 + done.n_events
+            # Where the limit cut the run, these are about the users of what was read.
+            n_read = done.n_warm + done.n_events
             memory[n_users].append(done.grown_bytes / len(np.unique(users[:n_read])))
             note(
                 f"{n_users:,} users, {repeat + 1} of {options.repeats}: {rates[n_users][-1]:,.0f}/s"

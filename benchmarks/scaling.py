@@ -47,7 +47,7 @@ class Place(NamedTuple):
         return f"make bench ONLY={benchmark}" + (f" DEVICE={device}" if device else "")
 
 
-INGEST: Final = Place("ingest", "kafka: worker", "rate")
+INGEST: Final = Place("ingest", "kafka: worker", "rate to the last commit")
 WINDOW: Final = Place("many-users", "a window of 50 events", "resident memory")
 ENCODE: Final = Place("user-encode", "ours, d=64, Beauty", "rate")
 ENCODE_CUDA: Final = ENCODE._replace(benchmark="user-encode (cuda)")

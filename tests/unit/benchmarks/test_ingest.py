@@ -24,6 +24,18 @@ def test_a_ratio_is_of_medians_of_the_same_rounds() -> None:
     assert values["over faust"] == pytest.approx(50)
 
 
+def test_where_a_commit_is_known_its_rate_counts_on_both_sides() -> None:
+    runs: ingest.Runs = {
+        "worker": [_run(100_000, committed_s=1_000 / 80_000)],
+        "bytewax": [_run(50_000, committed_s=1_000 / 40_000)],
+        "bare loop": [_run(160_000)],
+    }
+    values = ingest._values(runs)
+    assert values["rate"] == pytest.approx(80_000)
+    assert values["over bytewax"] == pytest.approx(2)
+    assert values["over bare"] == pytest.approx(0.5)
+
+
 def test_a_peer_that_is_absent_costs_its_own_target_alone() -> None:
     runs: ingest.Runs = {
         "worker": [_run(100_000)],

@@ -8,9 +8,9 @@ Its peers keep the last 50 events of a user in their own state, with its changel
 switched on; the bare loop decodes and appends to lists; the bare fetch does not even decode. All
 windows are full from the first event on. Kinds take turns, each in a process of its own.
 
-The targets are held by the stricter of two rates: until all that was read is in windows, encoded and
-committed, a last checkpoint included. A peer with durable state is taken by the same rate; Faust and
-the bare loop by that of reading alone, since they do not say when they have committed.
+The targets are held by the stricter of two rates: until all that was read is in windows, encoded
+and committed, a last checkpoint included. A peer with durable state is held by the same; Faust
+and the bare loop by the rate of reading alone, as they do not say when they have committed.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ def _row(
         value=statistics.median(values) if values else None,
         runs=tuple(values),
         ratio=ratio,
-        ratio_to="for the worker" if ratio is not None else "",
+        ratio_to="in favour of the worker" if ratio is not None else "",
         skipped=skipped,
     )
 

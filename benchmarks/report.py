@@ -1,7 +1,8 @@
 """What the documents show of the results: ``python -m benchmarks report``.
 
-Rewrites what stands between ``<!-- NAME: … -->`` and ``<!-- /NAME -->`` in README.md and
-docs/scaling.md, and draws the plot, all from ``results.json``. Nothing is measured.
+Rewrites what stands between ``<!-- NAME: … -->`` and ``<!-- /NAME -->`` in README.md,
+docs/performance.md (where NAME is a benchmark) and docs/scaling.md, and draws the plot, all from
+``results.json``. Nothing is measured.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from typing import Final
 from benchmarks.plot import PLOT, draw
 from benchmarks.results import Results, load
 from benchmarks.scaling import NotMeasured, constants, constants_table, plan_table
-from benchmarks.tables import markdown, shown, verdict
+from benchmarks.suite import BENCHMARKS
+from benchmarks.tables import markdown, page_of, shown, verdict
 
 _ROOT: Final = Path(__file__).parent.parent
 README: Final = _ROOT / "README.md"
+PERFORMANCE: Final = _ROOT / "docs" / "performance.md"
 SCALING: Final = _ROOT / "docs" / "scaling.md"
 
 
@@ -24,6 +27,7 @@ def main() -> int:
     """Render; 1 where a document wants what was not measured."""
     results = load()
     fill(README, {"targets": targets_table(results)})
+    fill(PERFORMANCE, {name: page_of(results, name) for name in shown_in(PERFORMANCE)})
     draw(results, PLOT)
     try:
         model = constants(results)
@@ -47,6 +51,11 @@ def targets_table(results: Results) -> str:
     loads = [ran.load for ran in results.ran.values()] or [at.load]
     busy = f"load average {min(loads):.0f} to {max(loads):.0f}"
     return f"{table}\n\n{where}; {busy}; commits {commits}."
+
+
+def shown_in(path: Path) -> list[str]:
+    """Give the benchmarks whose rows a document wants."""
+    return [name for name in BENCHMARKS if f"<!-- {name}: " in path.read_text()]
 
 
 def fill(path: Path, texts: dict[str, str]) -> None:

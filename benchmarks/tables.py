@@ -17,6 +17,16 @@ def measurements(results: Results, benchmark: str) -> str:
     return _table(head, (_row(row) for row in results.of(benchmark)))
 
 
+def page_of(results: Results, benchmark: str) -> str:
+    """Give the rows of one benchmark for a document, and what of they are."""
+    rows = [_row(row) for row in results.of(benchmark)]
+    ran = results.ran.get(benchmark)
+    if not rows or ran is None:
+        return "Not measured yet."
+    head = ("what", "property", "median", "unit", "runs", "ratio")
+    return f"{markdown(head, rows)}\n\nCommit {ran.commit}, load average {ran.load:g}."
+
+
 def targets(rows: Iterable[Target]) -> str:
     """Give the targets beside what was measured."""
     head = ("target", "value", "unit", "wanted", "")

@@ -11,6 +11,7 @@ from benchmarks import plot, report, scaling
 from benchmarks.event_log import by_zipf
 from benchmarks.results import Measurement, Report, Results, load, merge
 from benchmarks.scaling import Load, NotMeasured, Place, constants, distinct, plan
+from benchmarks.tables import page_of
 
 _MEASURED = {
     scaling.INGEST: 100_000.0,
@@ -54,6 +55,19 @@ def test_the_documents_have_their_markers() -> None:
         for name in names:
             assert page.read_text().count(f"<!-- {name}: ") == 1
             assert page.read_text().count(f"<!-- /{name} -->") == 1
+
+
+def test_a_page_shows_the_rows_of_the_benchmarks_it_names(tmp_path: Path) -> None:
+    names = report.shown_in(report.PERFORMANCE)
+    assert {"ingest", "many-users", "scale"} <= set(names)
+    row = Measurement(
+        benchmark="scale", subject="2 workers", name="rate", unit="events/s", value=2e5,
+        runs=(1e5, 2e5, 3e5), ratio=1.8, ratio_to="1 worker",
+    )  # fmt: skip
+    results = merge(tmp_path / "results.json", "scale", Report((row,)), seconds=1)
+    shown = "| 2 workers | rate | 200,000 | events/s | 3: 100,000–300,000 | 1.8 × 1 worker |"
+    assert shown in page_of(results, "scale")
+    assert page_of(results, "ingest") == "Not measured yet."
 
 
 def test_a_missed_target_stands_out_and_a_skipped_one_says_why(tmp_path: Path) -> None:

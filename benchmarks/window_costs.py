@@ -18,8 +18,8 @@ from rich.table import Table
 
 from benchmarks.event_log import N_USERS, events, full_windows
 from interest.event import decode_event
+from interest.recent import recent_of
 from interest.window import BehaviourWindow, WindowLimits, fold, window_from_bytes, window_to_bytes
-from streams.micro_batches import recent_behaviours
 from streams.popular import PopularItems
 
 
@@ -41,7 +41,7 @@ def main() -> None:
         "fold one event": lambda w: fold(w, [later[w.subject_id]], limits),
         "  the set of its event ids": lambda w: {event.event_id for event in w.events},
         "  its newest event alone": lambda w: w.events[-1].event_id,
-        "recent behaviours": recent_behaviours,
+        "recent behaviours": recent_of,
         "its item ids": lambda w: w.item_ids,
         "popular items": lambda w: popular.replace(w.events, w.events),
         "serialise": lambda w: window_to_bytes(w, 0),

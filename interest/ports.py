@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interest.bundle import LiveModel
-from interest.event import EventType
 from interest.forgetting import Marker
 from interest.item import ANY_ITEM, EncodedItem, Item, ItemFilter, ItemQuery, ScoredItem
+from interest.recent import RecentBehaviour
 from interest.vector import Token, UserVector, VectorHead
 from interest.window import BehaviourWindow
 
@@ -66,20 +66,14 @@ class UserEncoder(Protocol):
         """
 
 
-class RecentBehaviour(msgspec.Struct, frozen=True, array_like=True):
-    """One behaviour of a window as readers see it beside the vector, newest first."""
-
-    type: EventType
-    ts: int
-    item_id: str | None = None
-    text: str | None = None
-
-
 class VectorUpdate(msgspec.Struct, frozen=True):
-    """One upsert: the vector, and what of the window readers need beside it."""
+    """One upsert: the vector, and what of the window readers need beside it.
+
+    ``recent`` is what :mod:`interest.recent` makes of the window.
+    """
 
     vector: UserVector
-    recent: tuple[RecentBehaviour, ...]
+    recent: bytes
 
 
 class UserState(msgspec.Struct, frozen=True):
@@ -102,6 +96,9 @@ class UserVectorStore(Protocol):
             one entry per update: None where it was stored (token equal or higher), else what
             refused it: the higher token, or the marker of a user who was forgotten, whose token
             is equal or higher.
+
+        Raises:
+            BadInput: a vector holds NaN or infinity, or is not of unit length.
         """
 
     async def forget(self, user_id: str, marker: Marker) -> Marker:
@@ -132,6 +129,9 @@ class UserVectorStore(Protocol):
 
     async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
         """Read users; None where a user has no record for this model."""
+
+    async def fetch_vector(self, user_id: str, model_id: str) -> UserVector | None:
+        """Read one user's vector alone."""
 
     async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
         """Read tokens and encode times alone, for reconciling."""

@@ -6,13 +6,16 @@ successor, however late it wakes.
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
 import struct
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
+import numpy as np
 from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError
 
@@ -22,7 +25,7 @@ from interest.forgetting import Marker
 from interest.ports import Sealer, UserState, VectorUpdate
 from interest.sealing import IN_THE_CLEAR
 from interest.tls import TlsFiles
-from interest.vector import Token, VectorHead
+from interest.vector import Token, UserVector, VectorHead, check_rows
 from store.markers import MarkerKeys, marker_from_bytes, marker_to_bytes
 from store.popularity import most_popular, scores_to_bytes
 from store.redis_link import RedisLink, is_foreign, starting_with
@@ -33,8 +36,18 @@ log = logging.getLogger(__name__)
 
 _TOKEN: Final = struct.Struct("<IIQ")
 _READ: Final = 500
+#: Fields that one call of the upsert script writes, two a user. Redis does nothing else meanwhile.
+_TOGETHER: Final = 64
 
 _live_decoder = msgspec.json.Decoder(LiveModel)
+
+
+class _Call(NamedTuple):
+    """One call of the upsert script: several users of one model."""
+
+    model_id: str
+    keys: list[str]
+    records: list[bytes]
 
 
 class RedisUserVectors:
@@ -89,21 +102,24 @@ class RedisUserVectors:
         """Store vectors in one pipeline, each unless a higher token or a marker is there."""
         if not updates:
             return []
+        rows = [update.vector.vectors for update in updates]
+        check_rows(np.concatenate(rows), updates[0].vector.model_id)
         marks = [self._mark_of(update.vector.user_id) for update in updates]
+        calls: list[_Call] = []
+        for update, mark in zip(updates, marks, strict=True):
+            model_id = update.vector.model_id
+            if not calls or len(calls[-1].records) >= _TOGETHER or calls[-1].model_id != model_id:
+                await asyncio.sleep(0)  # a batch is thousands of bytes a user; others have a turn
+                calls.append(_Call(model_id, [], []))
+            call = calls[-1]
+            call.keys.extend((self.user_key(update.vector.user_id), self._markers.key(*mark)))
+            call.records.extend(self._records.fields(update))
 
         def queue(pipeline: Pipeline) -> None:
-            for update, (hashed, place) in zip(updates, marks, strict=True):
-                pipeline.evalsha(
-                    UPSERT.sha,
-                    2,
-                    self.user_key(update.vector.user_id),
-                    self._markers.key(hashed, place),
-                    update.vector.model_id,
-                    *self._records.fields(update),
-                    self._ttl_s,
-                )
+            for model_id, keys, records in calls:
+                pipeline.evalsha(UPSERT.sha, len(keys), *keys, model_id, self._ttl_s, *records)
 
-        answers = await self._link.run(queue)
+        answers = list(itertools.chain.from_iterable(await self._link.run(queue)))
         n_foreign = sum(isinstance(answer, int) for answer in answers)
         if n_foreign:
             log.warning("%d keys of Redis held something foreign and were replaced", n_foreign)
@@ -186,6 +202,15 @@ class RedisUserVectors:
                 user_ids, await self._fields(user_ids, [model_id, RECENT_FIELD]), strict=True
             )
         ]
+
+    async def fetch_vector(self, user_id: str, model_id: str) -> UserVector | None:
+        """Read one user's vector alone.
+
+        Raises:
+            CorruptRecord: somebody else wrote the field.
+        """
+        [[record]] = await self._fields([user_id], [model_id])
+        return None if record is None else self._records.vector(user_id, model_id, record)
 
     async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
         """Read tokens and encode times alone; a damaged record counts as none: write it again."""

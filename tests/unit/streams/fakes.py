@@ -18,7 +18,8 @@ from interest.errors import EncoderUnavailable
 from interest.forgetting import Marker, joined, subject_hash
 from interest.item import EncodedItem, Item, unit
 from interest.ports import UserState, VectorUpdate
-from interest.vector import Token, VectorHead
+from interest.recent import recent_from_bytes
+from interest.vector import Token, UserVector, VectorHead
 from interest.window import BehaviourWindow
 from streams.outbox import Record
 from streams.partitions import Partition
@@ -143,7 +144,14 @@ class Vectors:
 
     async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
         found = [self.stored.get(user_id) for user_id in user_ids]
-        return [UserState(held.vector, held.recent) if held else None for held in found]
+        return [
+            UserState(held.vector, recent_from_bytes(held.recent)) if held else None
+            for held in found
+        ]
+
+    async def fetch_vector(self, user_id: str, model_id: str) -> UserVector | None:
+        held = self.stored.get(user_id)
+        return None if held is None else held.vector
 
     async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
         found = [self.stored.get(user_id) for user_id in user_ids]

@@ -104,6 +104,9 @@ class AcceptingVectors:
         """Nothing is kept."""
         return [None] * len(user_ids)
 
+    async def fetch_vector(self, user_id: str, model_id: str) -> None:
+        """Nothing is kept."""
+
     async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
         """Every vector is as new as its window was in the changelog."""
         head = VectorHead(self._head, int(time.time() * 1000))

@@ -36,7 +36,8 @@ from tests.unit.streams.fakes import (
 
 
 class Harness:
-    def __init__(self) -> None:
+    def __init__(self, budget_tokens: int = 1_000) -> None:
+        self.budget_tokens = budget_tokens
         self.windows, self.dirty, self.vectors = Windows(), DirtyUsers(), Vectors()
         self.encoder, self.outbox, self.items = CountingEncoder(), Outbox(), Items("i")
         self.refused: list[Refused] = []
@@ -59,7 +60,7 @@ class Harness:
         self.dirty.mark(user, 0, T0)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
         upserts = Upserts(
             model_id="m", windows=self.windows, dirty=self.dirty, vectors=self.vectors,  # type: ignore[arg-type]
             feed=self.feed, clock=lambda: T0 + 5, metrics=NoMetrics(),
@@ -68,12 +69,12 @@ class Harness:
         batches = MicroBatches(
             encoder=self.encoder, windows=self.windows, dirty=self.dirty,  # type: ignore[arg-type]
             encoding=WindowEncoding(self.encoder, self._executor, WindowLimits()),
-            lookup=self.items, upserts=upserts, feed=self.feed, size=BatchSize(1_000, 60.0),
+            lookup=self.items, upserts=upserts, feed=self.feed, size=BatchSize(self.budget_tokens, 60.0),
             metrics=NoMetrics(), poisoned=self._on_poisoned,
         )  # fmt: skip
         self.batches = batches
         task = asyncio.create_task(batches.run())
-        yield
+        yield task
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         self._executor.shutdown()

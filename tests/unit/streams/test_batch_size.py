@@ -59,9 +59,10 @@ def test_batches_of_one_size_are_taken_for_cost_of_tokens() -> None:
     assert size.limit(1) == pytest.approx(0.020 / 0.001 * 50, rel=0.01)
 
 
-@given(
-    st.lists(st.tuples(st.integers(1, 500), st.floats(0, 60)), max_size=50), st.integers(0, 10**6)
-)
+MEASURED = st.tuples(st.integers(1, 500), st.floats(0, 60))
+
+
+@given(st.lists(MEASURED, max_size=50), st.integers(0, 10**6))
 def test_whatever_is_measured_a_batch_has_at_least_a_token_and_at_most_the_budget(
     batches: list[tuple[int, float]], n_waiting: int
 ) -> None:

@@ -69,8 +69,8 @@ class Harness:
         batches = MicroBatches(
             encoder=self.encoder, windows=self.windows, dirty=self.dirty,  # type: ignore[arg-type]
             encoding=WindowEncoding(self.encoder, self._executor, WindowLimits()),
-            lookup=self.items, upserts=upserts, feed=self.feed, size=BatchSize(self.budget_tokens, 60.0),
-            metrics=NoMetrics(), poisoned=self._on_poisoned,
+            lookup=self.items, upserts=upserts, feed=self.feed, metrics=NoMetrics(),
+            size=BatchSize(self.budget_tokens, 60.0), poisoned=self._on_poisoned,
         )  # fmt: skip
         self.batches = batches
         task = asyncio.create_task(batches.run())

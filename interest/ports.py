@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -83,6 +83,13 @@ class UserState(msgspec.Struct, frozen=True):
     recent: tuple[RecentBehaviour, ...]
 
 
+class LiveUser(NamedTuple):
+    """The live model, None before the first worker has set it, and one user's record of it."""
+
+    live: LiveModel | None
+    state: UserState | None
+
+
 class UserVectorStore(Protocol):
     """Where user vectors are upserted and read. Every call may raise ServiceUnavailable."""
 
@@ -130,8 +137,12 @@ class UserVectorStore(Protocol):
     async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
         """Read users; None where a user has no record for this model."""
 
-    async def fetch_vector(self, user_id: str, model_id: str) -> UserVector | None:
-        """Read one user's vector alone."""
+    async def fetch_live(self, user_id: str, *, recent: bool) -> LiveUser:
+        """Read the live-model pointer and one user's record of that model, as of one moment.
+
+        Args:
+            recent: whether the recent behaviours are wanted, too; else there are none.
+        """
 
     async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
         """Read tokens and encode times alone, for reconciling."""
@@ -243,8 +254,8 @@ class Recommender(Protocol):
     async def ping(self) -> None:
         """Return if the stores answer and a live model is set."""
 
-    async def user(self, user_id: str) -> UserState | None:
-        """Read one user's record of the live model."""
+    async def user(self, user_id: str) -> UserVector | None:
+        """Read one user's vector of the live model."""
 
     async def recommend(
         self, user_id: str, k: int, *, exclude_seen: bool = True, where: ItemFilter = ANY_ITEM

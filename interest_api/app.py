@@ -133,10 +133,10 @@ def create_app(
     )
     async def user_vector(user_id: Id) -> Response:
         """Read one user's vector of the live model, and how old it is."""
-        state = await recommender.user(user_id)
-        if state is None:
+        vector = await recommender.user(user_id)
+        if vector is None:
             raise Unknown("user", f"the live model has no vector of user {user_id!r}")
-        return json_response(vector_body(state.vector, clock()))
+        return json_response(vector_body(vector, clock()))
 
     @reading.get(
         "/v1/users/{user_id:id}/recommendations",

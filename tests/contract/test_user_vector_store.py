@@ -333,12 +333,66 @@ async def test_a_vector_that_is_no_unit_vector_is_refused(
 
 async def test_a_vector_can_be_read_without_what_lies_beside_it(store: RedisUserVectors) -> None:
     await store.upsert([update("u")])
-    vector = await store.fetch_vector("u", MODEL)
-    assert vector is not None
-    assert vector.token == FIRST
-    assert np.array_equal(vector.vectors, update("u").vector.vectors)
-    assert await store.fetch_vector("u", "another") is None
-    assert await store.fetch_vector("who", MODEL) is None
+    assert await store.fetch_live("u", recent=True) == (None, None), "no live model is set"
+    live = LiveModel(model_id=MODEL, collection="items", dim=3)
+    await store.set_live_model(live)
+    for recent in (False, True):
+        found, state = await store.fetch_live("u", recent=recent)
+        assert found == live
+        assert state is not None
+        assert state.vector.token == FIRST
+        assert np.array_equal(state.vector.vectors, update("u").vector.vectors)
+        assert len(state.recent) == (2 if recent else 0)
+    assert await store.fetch_live("who", recent=True) == (live, None)
+
+
+async def test_readers_follow_the_pointer_with_every_read(store: RedisUserVectors) -> None:
+    """Also who reads together with others, and also where the pointer moves in between."""
+    other = "fedcba9876543210"
+    users = [f"u{i}" for i in range(450)]
+    for model in (MODEL, other):
+        await store.upsert([update(user, model=model) for user in users])
+    for model in (MODEL, other, MODEL):
+        await store.set_live_model(LiveModel(model_id=model, collection="items", dim=3))
+        found = await asyncio.gather(*(store.fetch_live(u, recent=False) for u in users))
+        for user, (live, state) in zip(users, found, strict=True):
+            assert live is not None
+            assert state is not None
+            assert (live.model_id, state.vector.model_id, state.vector.user_id) == (
+                model, model, user,
+            )  # fmt: skip
+
+
+async def test_a_reader_who_leaves_takes_nobodys_answer_along(store: RedisUserVectors) -> None:
+    await store.upsert([update("u")])
+    await store.set_live_model(LiveModel(model_id=MODEL, collection="items", dim=3))
+    reads = [asyncio.ensure_future(store.fetch_live("u", recent=False)) for _ in range(5)]
+    await asyncio.sleep(0)
+    reads[0].cancel()
+    reads[3].cancel()
+    found = await asyncio.gather(*reads, return_exceptions=True)
+    assert [isinstance(answer, asyncio.CancelledError) for answer in found] == [
+        True, False, False, True, False,
+    ]  # fmt: skip
+    last = asyncio.ensure_future(store.fetch_live("u", recent=False))
+    await asyncio.sleep(0)
+    await store.close()
+    with pytest.raises(asyncio.CancelledError):
+        await last
+
+
+async def test_a_damaged_pointer_fails_every_read_and_no_later_one(
+    store: RedisUserVectors, redis_server: RedisServer
+) -> None:
+    client = redis_server.client
+    key = store.user_key("").removesuffix("user:") + "live"
+    client.set(key, b"nonsense")
+    reads = [store.fetch_live("u", recent=False) for _ in range(3)]
+    for answer in await asyncio.gather(*reads, return_exceptions=True):
+        assert isinstance(answer, CorruptRecord)
+    client.delete(key)
+    client.close()
+    assert await store.fetch_live("u", recent=False) == (None, None)
 
 
 async def test_a_batch_is_answered_user_by_user_in_its_order(store: RedisUserVectors) -> None:

@@ -17,9 +17,9 @@ from interest.bundle import LiveModel
 from interest.errors import EncoderUnavailable
 from interest.forgetting import Marker, joined, subject_hash
 from interest.item import EncodedItem, Item, unit
-from interest.ports import UserState, VectorUpdate
+from interest.ports import LiveUser, UserState, VectorUpdate
 from interest.recent import recent_from_bytes
-from interest.vector import Token, UserVector, VectorHead
+from interest.vector import Token, VectorHead
 from interest.window import BehaviourWindow
 from streams.outbox import Record
 from streams.partitions import Partition
@@ -149,9 +149,10 @@ class Vectors:
             for held in found
         ]
 
-    async def fetch_vector(self, user_id: str, model_id: str) -> UserVector | None:
-        held = self.stored.get(user_id)
-        return None if held is None else held.vector
+    async def fetch_live(self, user_id: str, *, recent: bool) -> LiveUser:
+        live = await self.live_model()
+        [state] = [None] if live is None else await self.fetch([user_id], live.model_id)
+        return LiveUser(live, state)
 
     async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
         found = [self.stored.get(user_id) for user_id in user_ids]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -79,6 +80,9 @@ class AcceptingVectors:
     def __init__(self, head: Token) -> None:
         self._head = head
         self.n_upserts = 0
+        #: Set once this user is upserted.
+        self.watched = ""
+        self.seen = asyncio.Event()
 
     async def ping(self) -> None:
         """It is there."""
@@ -86,6 +90,8 @@ class AcceptingVectors:
     async def upsert(self, updates: Sequence[VectorUpdate]) -> list[Token | Marker | None]:
         """Count."""
         self.n_upserts += len(updates)
+        if self.watched and any(update.vector.user_id == self.watched for update in updates):
+            self.seen.set()
         return [None] * len(updates)
 
     async def forget(self, user_id: str, marker: Marker) -> Marker:

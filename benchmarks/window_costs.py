@@ -63,10 +63,10 @@ def main() -> None:
 
 
 def _us(call: Callable[[BehaviourWindow], Any], windows: Sequence[BehaviourWindow]) -> float:
-    began = time.perf_counter()
+    began = time.thread_time()
     for window in windows:
         call(window)
-    return (time.perf_counter() - began) / len(windows) * 1e6
+    return (time.thread_time() - began) / len(windows) * 1e6
 
 
 if __name__ == "__main__":

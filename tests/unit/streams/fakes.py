@@ -32,7 +32,7 @@ RECORDS = WindowRecords("windows")
 
 
 def empty_partition(number: int) -> Partition:
-    return Partition(number, partial(subject_hash, ""))
+    return Partition(number, partial(subject_hash, ""), known_items={"i"})
 
 
 class KafkaRecord(NamedTuple):

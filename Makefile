@@ -4,7 +4,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
+BENCH_READY := $(VENV)/.bench-ready
 ONLY   ?=
+DEVICE ?=
 SECONDS ?= 60
 SEED    ?= 1
 BROKER  ?= tansu
@@ -38,8 +40,13 @@ test: $(READY) ## All tests; what cannot run here is skipped and said so
 chaos: $(READY) ## Kill things while events flow; SECONDS=60 SEED=1 BROKER=tansu or kafka
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --broker $(BROKER) --workers $(WORKERS) $(ARGS)
 
-bench: $(READY) ## Benchmarks; ONLY=name for one
-	$(BIN)/python -m benchmarks $(ONLY)
+# With DEVICE=cuda nothing is installed: torch and numpy of the machine are enough.
+bench: $(if $(filter cuda,$(DEVICE)),,$(BENCH_READY)) ## Benchmarks; ONLY=name for one, DEVICE=cuda, ARGS=
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks $(ONLY) $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
+
+$(BENCH_READY): $(READY) pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
+	@touch $(BENCH_READY)
 
 demo: $(READY) ## Everything on this machine with a sample log; ARGS=--once to exit when through
 	@$(BIN)/interest demo $(ARGS) || { code=$$?; test $$code -eq 130 || exit $$code; }

@@ -14,7 +14,7 @@ from interest.bundle import BundleConfig, LiveModel, ModelBundle, TextModel
 from interest.forgetting import Marker
 from interest.item import EncodedItem, Item, ItemQuery, ScoredItem
 from interest.metrics import NoMetrics
-from interest.ports import UserState, VectorUpdate
+from interest.ports import LiveUser, UserState, VectorUpdate
 from interest.settings import Settings
 from interest.vector import Token, VectorHead
 from interest.window import BehaviourWindow
@@ -103,6 +103,10 @@ class AcceptingVectors:
     async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
         """Nothing is kept."""
         return [None] * len(user_ids)
+
+    async def fetch_live(self, user_id: str, *, recent: bool) -> LiveUser:
+        """Nothing is kept."""
+        return LiveUser(None, None)
 
     async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
         """Every vector is as new as its window was in the changelog."""

@@ -124,6 +124,17 @@ class RedisLink:
                     await self.redis.script_load(script.text)
                 return await self._execute(queue)
 
+    async def ask(self, queue: Callable[[Pipeline], None]) -> list[Any]:
+        """Read in one pipeline; a key that is of another type than ours reads as None."""
+        pipeline = self.redis.pipeline(transaction=False)
+        queue(pipeline)
+        async with self.translated():
+            answers = await pipeline.execute(raise_on_error=False)
+            for answer in answers:
+                if isinstance(answer, Exception) and not is_foreign(answer):
+                    raise answer
+        return [None if isinstance(answer, Exception) else answer for answer in answers]
+
     async def _execute(self, queue: Callable[[Pipeline], None]) -> list[Any]:
         pipeline = self.redis.pipeline(transaction=False)
         queue(pipeline)

@@ -30,6 +30,7 @@ from interest.settings import Settings
 from interest.vector import Token
 from streams.app import create_app
 from streams.assignment import Assignment
+from streams.batch_size import BatchSize
 from streams.catalogue import Catalogue
 from streams.change_feed import ChangeFeed
 from streams.checkpoint import Checkpoint
@@ -43,7 +44,7 @@ from streams.holders import Holders
 from streams.idle import IdleUsers
 from streams.ingest import Ingest
 from streams.items_feed import ItemsFeed
-from streams.micro_batches import MicroBatches, Refused
+from streams.micro_batches import MicroBatches
 from streams.outbox import Outbox
 from streams.ownership import Ownership
 from streams.poison import Poison
@@ -51,6 +52,7 @@ from streams.progress import Progress
 from streams.sources import SourceCheck
 from streams.topics import TopicNames, owned_partitions
 from streams.transport import ChunkConsumer
+from streams.upserts import Refused, Upserts
 from streams.watchers import Lag, RedisLife, Service, TopicShapes, Watchdog
 from streams.window_records import WindowRecords
 
@@ -173,11 +175,16 @@ class WorkerParts:
             dirty=self.dirty, progress=self.progress, outbox=self.outbox, clock=ports.clock,
             metrics=ports.metrics,
         )  # fmt: skip
-        self.batches = MicroBatches(
-            bundle=ports.bundle, encoder=ports.user_encoder, encoding=encoding,
-            windows=self.windows, dirty=self.dirty, lookup=ports.lookup, vectors=ports.vectors,
-            feed=self.change_feed, budget_tokens=self._settings.batch_tokens, clock=ports.clock,
+        upserts = Upserts(
+            model_id=ports.bundle.model_id, windows=self.windows, dirty=self.dirty,
+            vectors=ports.vectors, feed=self.change_feed, clock=ports.clock,
             metrics=ports.metrics, source_offset=self._source_offset, refused=self._on_refused,
+        )  # fmt: skip
+        target_s = self._settings.freshness_target_ms / 1000
+        self.batches = MicroBatches(
+            encoder=ports.user_encoder, encoding=encoding, windows=self.windows, dirty=self.dirty,
+            lookup=ports.lookup, upserts=upserts, feed=self.change_feed,
+            size=BatchSize(self._settings.batch_tokens, target_s), metrics=ports.metrics,
             poisoned=self.poison.remove,
         )  # fmt: skip
 

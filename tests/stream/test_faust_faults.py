@@ -155,13 +155,13 @@ async def test_a_stuck_encoder_stalls_no_intake_and_grows_nothing(harness: Harne
     async with harness.worker() as worker:
         await harness.idle(worker)
         stuck = asyncio.Event()
-        process = worker.parts.batches._process
+        encode = worker.parts.batches._encode
 
-        async def wait(marks: Any) -> None:
+        async def wait(batch: Any) -> None:
             await stuck.wait()
-            await process(marks)
+            await encode(batch)
 
-        worker.parts.batches._process = wait  # type: ignore[method-assign]
+        worker.parts.batches._encode = wait  # type: ignore[method-assign]
         for round_ in range(1, 6):
             await publish_round(harness, round_)
         await folded(worker, 5)

@@ -27,7 +27,8 @@ from interest.ports import Sealer, VectorUpdate
 from interest.recent import recent_of
 from interest.sealing import IN_THE_CLEAR
 from interest.vector import Token, UserVector
-from interest.window import WindowLimits, window_to_bytes
+from interest.window import WindowLimits
+from interest.window_bytes import window_to_bytes
 from store.aes_sealer import AesSealer
 from store.user_records import UserRecords
 from streams.window_records import Held, WindowRecords

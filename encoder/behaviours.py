@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from interest.bundle import DecayParameters, TypeWeights
-from interest.event import Event, EventType
+from interest.event import EventType
+from interest.window import Behaviour as Kept
 from interest.window import BehaviourWindow
 
 _DWELL_TYPES: Final = (EventType.VIEW, EventType.CLICK)
@@ -16,7 +17,7 @@ class Behaviour(NamedTuple):
     """One event of a window that counts; ``position`` 0 is the newest event of the window."""
 
     position: int
-    event: Event
+    event: Kept
     #: Before recency; negative pushes away, never 0.
     weight: float
 

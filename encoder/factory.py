@@ -10,11 +10,12 @@ from encoder.items import TextItemEncoder
 from encoder.loading import load_text_encoder
 from encoder.window_text import TextUserEncoder
 from interest.bundle import BundleConfig, ModelBundle
-from interest.event import Event, EventTimeMs, EventType
+from interest.event import Event, EventType
+from interest.fold import window_of
 from interest.item import EncodedItem, Item
 from interest.ports import ItemEncoder, UserEncoder
 from interest.settings import Settings
-from interest.window import BehaviourWindow, WindowLimits
+from interest.window import WindowLimits
 
 _DAY_MS = 86_400_000
 
@@ -38,10 +39,10 @@ class Encoders(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             event_id="warm",
             user_id="warm",
             type=EventType.VIEW,
-            ts=EventTimeMs(0),
+            ts=0,
             item_id=item.item_id,
         )
-        window = BehaviourWindow(subject_id="warm", events=(event,))
+        window = window_of("warm", [event])
         self.users.encode([window], {item.item_id: EncodedItem(item=item, vector=vector)})
 
 

@@ -190,7 +190,7 @@ class MicroBatches:
 
     def _held(self, mark: Mark) -> Held | None:
         partition = self._windows.partitions.get(mark.partition)
-        return None if partition is None else partition.held.get(mark.subject_id)
+        return None if partition is None else partition.fold(mark.subject_id)
 
     async def _encode(self, batch: _Batch) -> None:
         stage = self._stages["encode"]

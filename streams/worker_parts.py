@@ -14,6 +14,7 @@ from faust.types import TP
 from interest.bundle import ModelBundle
 from interest.clock import Clock, system_clock
 from interest.forgetting import Marker, subject_hash
+from interest.item_table import ItemTable
 from interest.ports import (
     ItemEncoder,
     ItemLookup,
@@ -105,12 +106,13 @@ class WorkerParts:
         self.dirty = DirtyUsers(EncodeCap(self._settings.user_encodes_per_s))
         self.progress = Progress()
         self._pseudonym = Pseudonyms(self._settings.pseudonym_key)
-        self._records = WindowRecords(self.names.windows, ports.sealer)
+        self._records = WindowRecords(self.names.windows, ports.sealer, ItemTable())
         self.app, table = create_app(
             self._settings, self.names, n_partitions, self._on_events, self._on_items, on_failure
         )
         self.windows = table.windows
         self.windows.records = self._records
+        self.windows.limits = ports.bundle.config.window
         self.windows.hash_of = partial(subject_hash, self._settings.forget_key)
         self.windows.on_dropped = self.dirty.drop_partition
         self.windows.on_generation = self.progress.start
@@ -118,6 +120,7 @@ class WorkerParts:
             self._settings, self.names.items_encoded, ports.bundle.model_id,
             ports.items, ports.lookup, ports.metrics,
         )  # fmt: skip
+        self.windows.known_items = self.feed.known
         self._make_intake(devices[1])
         self._make_encoding(devices[0])
         self._make_forgetting()
@@ -138,9 +141,9 @@ class WorkerParts:
         self.holders = Holders(self.windows, self.dirty, self.progress)
         self.feed.on_changed = self.holders.changed
         self.ingest = Ingest(
-            names=self.names, n_partitions=self._n_partitions, limits=ports.bundle.config.window,
+            names=self.names, n_partitions=self._n_partitions,
             windows=self.windows, dirty=self.dirty, progress=self.progress, outbox=self.outbox,
-            known_items=self.feed.known, max_uncommitted=self._settings.max_uncommitted,
+            max_uncommitted=self._settings.max_uncommitted,
             pseudonym=self._pseudonym, sealer=ports.sealer, clock=ports.clock,
             metrics=ports.metrics,
         )  # fmt: skip

@@ -12,12 +12,13 @@ import pytest
 
 from interest.errors import ServiceUnavailable
 from interest.event import decode_event
+from interest.fold import fold
 from interest.forgetting import Marker, subject_hash
 from interest.metrics import NoMetrics
 from interest.ports import VectorUpdate
 from interest.recent import recent_from_bytes
 from interest.vector import Token
-from interest.window import WindowLimits, fold
+from interest.window import WindowLimits
 from streams.batch_size import BatchSize
 from streams.change_feed import Announcement, ChangeFeed
 from streams.dirty import DirtyUsers

@@ -23,12 +23,13 @@ from benchmarks.event_log import full_windows
 from benchmarks.freshness_rig import items
 from interest.bundle import LiveModel
 from interest.event import decode_event
+from interest.fold import fold
 from interest.item import EncodedItem, decode_item
 from interest.ports import VectorUpdate
 from interest.recent import recent_of
 from interest.settings import Settings
 from interest.vector import Token, UserVector
-from interest.window import BehaviourWindow, fold, window_to_bytes
+from interest.window_bytes import window_to_bytes
 from interest_cli.bundles import load_bundle
 from interest_cli.env import load_settings
 from interest_cli.replay import LoadedBundle

@@ -34,7 +34,8 @@ from benchmarks.servers import BROKERS, Servers, Unavailable, servers
 from benchmarks.stubs import bundle, settings_of, stub_worker
 from interest.partition import partition_of
 from interest.settings import Settings
-from interest.window import WindowLimits, window_to_bytes
+from interest.window import WindowLimits
+from interest.window_bytes import window_to_bytes
 from streams.topics import TopicNames, ensure_topics
 from streams.worker import Worker
 

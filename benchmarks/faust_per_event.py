@@ -61,7 +61,7 @@ class Peer:
     async def fold(self, raw: bytes, table: Any) -> None:
         """Make one event readable."""
         event = decode_event(raw)
-        window = self._windows.get(event.user_id) or BehaviourWindow(subject_id=event.user_id)
+        window = self._windows[event.user_id]
         window = self._windows[event.user_id] = fold(window, [event], self._limits)
         table[event.user_id] = window_to_bytes(window, 0)
         known = {i: self._items[i] for i in window.item_ids if i in self._items}

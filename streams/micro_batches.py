@@ -152,7 +152,14 @@ class MicroBatches:
         stage = self._stages["form"]
         while True:
             await self._dirty.wait()
-            marks = self._dirty.take(self._cost, self._size.limit(self._dirty.n_ready))
+            costs: list[int] = []
+
+            def cost(mark: Mark, costs: list[int] = costs) -> int:
+                held = self._held(mark)
+                costs.append(1 if held is None else max(1, self._encoder.n_tokens(held.window)))
+                return costs[-1]
+
+            marks = self._dirty.take(cost, self._size.limit(self._dirty.n_ready))
             jobs = self._jobs(marks)
             if not jobs:
                 continue
@@ -168,7 +175,7 @@ class MicroBatches:
                 raise
             else:
                 stage.worked()
-                return _Batch(jobs, items, sum(self._cost(job.mark) for job in jobs))
+                return _Batch(jobs, items, sum(costs[: len(marks)]))
 
     def _jobs(self, marks: Sequence[Mark]) -> list[Job]:
         jobs: list[Job] = []
@@ -183,10 +190,6 @@ class MicroBatches:
                 jobs.append(Job(mark, msgspec.structs.replace(held)))
         self._dirty.confirm(gone)
         return jobs
-
-    def _cost(self, mark: Mark) -> int:
-        held = self._held(mark)
-        return 1 if held is None else max(1, self._encoder.n_tokens(held.window))
 
     def _held(self, mark: Mark) -> Held | None:
         partition = self._windows.partitions.get(mark.partition)

@@ -26,7 +26,8 @@ from interest.item import unit
 from interest.ports import Sealer, VectorUpdate
 from interest.sealing import IN_THE_CLEAR
 from interest.vector import Token, UserVector
-from interest.window import BehaviourWindow, WindowLimits, window_to_bytes
+from interest.window import BehaviourWindow, WindowLimits
+from interest.window_bytes import window_to_bytes
 from store.aes_sealer import AesSealer
 from store.user_records import UserRecords
 from streams.micro_batches import recent_behaviours

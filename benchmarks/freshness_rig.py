@@ -21,7 +21,8 @@ from interest import metrics as m
 from interest.item import Item, encode_item
 from interest.partition import partition_of
 from interest.settings import Settings
-from interest.window import WindowLimits, window_to_bytes
+from interest.window import WindowLimits
+from interest.window_bytes import window_to_bytes
 from interest_cli.convert import SAMPLE_FOLDER
 from interest_cli.files import RecordFile, read_items
 from interest_cli.wiring import user_vectors

@@ -13,7 +13,8 @@ from encoder.sequence_weights import LoadedSequence, load_sequence, random_seque
 from encoder.threads import usable_cores
 from encoder.window_text import TextUserEncoder
 from interest.bundle import BundleConfig, ModelBundle
-from interest.event import Event, EventTimeMs, EventType
+from interest.event import Event, EventType
+from interest.fold import window_of
 from interest.item import EncodedItem, Item
 from interest.ports import ItemEncoder, UserEncoder
 from interest.settings import Settings
@@ -48,12 +49,12 @@ def _warm_window(item: Item, n_events: int) -> BehaviourWindow:
             event_id=f"{n:04}",
             user_id="warm",
             type=EventType.VIEW,
-            ts=EventTimeMs(n),
+            ts=n,
             item_id=item.item_id,
         )
         for n in range(n_events)
     )
-    return BehaviourWindow(subject_id="warm", events=events)
+    return window_of("warm", events)
 
 
 def load_encoders(settings: Settings) -> Encoders:

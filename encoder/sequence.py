@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from encoder.behaviours import n_event_tokens
 from encoder.sequence_cuda import StagedSequence
 from encoder.sequence_input import sequence_input
 from encoder.sequence_model import SequenceModel
@@ -20,8 +21,6 @@ from interest.errors import EncoderUnavailable
 from interest.item import EncodedItem, Item, unit
 from interest.ports import ItemEncoder
 from interest.window import BehaviourWindow
-
-_CHARS_PER_TOKEN: Final = 4
 
 
 class _Runner(Protocol):
@@ -96,11 +95,7 @@ class SequenceUserEncoder:
 
     def n_tokens(self, window: BehaviourWindow) -> int:
         """Estimate the cost: an event is a token, a search adds those of its text."""
-        return len(window.events) + sum(
-            len(event.text) // _CHARS_PER_TOKEN
-            for event in window.events
-            if event.item_id is None and event.text
-        )
+        return n_event_tokens(window)
 
     def encode(
         self, windows: Sequence[BehaviourWindow], items: Mapping[str, EncodedItem]

@@ -25,6 +25,8 @@ _SLOTS: Final = (1_024, 4_096, 16_384)
 #: Widths of rows for windows of up to 64 events; longer ones run without a graph.
 _WIDTHS: Final = (32, 64)
 _WARM_UPS: Final = 3
+#: Its constructors are untyped.
+_cuda: Any = torch.cuda
 
 
 class _Inputs(NamedTuple):
@@ -52,7 +54,7 @@ class _Stage:
         most = _SLOTS[-1]
         self.inputs = _inputs(most, dim, dtype, pin_memory=cuda)
         self.ends = torch.zeros(most, dtype=torch.int64, pin_memory=cuda)
-        self.copied = torch.cuda.Event() if cuda else None
+        self.copied: Any = _cuda.Event() if cuda else None
 
 
 class StagedSequence:
@@ -73,7 +75,7 @@ class StagedSequence:
         self._biases: dict[int, Tensor] = {}
         self._stages = [_Stage(self._dim, dtype, cuda=self._cuda) for _ in range(2)]
         self._graphs: dict[tuple[int, int], _Graph] = {}
-        self._stream = torch.cuda.Stream(device) if self._cuda else None
+        self._stream: Any = _cuda.Stream(device) if self._cuda else None
         if self._cuda:
             self._capture(dtype)
 
@@ -81,7 +83,7 @@ class StagedSequence:
     def encode(
         self, vectors: NDArray[np.float32], items: Ints, codes: Ints, lengths: Ints
     ) -> NDArray[np.float32]:
-        """Give the vector of each window; see :meth:`encoder.sequence_packed.PackedSequence.encode`.
+        """Give the vector of each window; see :class:`encoder.sequence_packed.PackedSequence`.
 
         Raises:
             RuntimeError: the device failed.

@@ -1,4 +1,4 @@
-"""The sequence encoder: causal self-attention over the behaviours of a window. torch alone.
+"""The sequence encoder: causal self-attention over a window. torch and numpy alone.
 
 Self-attention as in SASRec (Kang and McAuley 2018): the residual stream of a position starts with
 its item and ends as the vector of what comes next, in the space of the items. Different from it:
@@ -8,7 +8,7 @@ its item and ends as the vector of what comes next, in the space of the items. D
 - no absolute positions: a learned bias per head and distance is added to the attention scores, the
   same in all layers (T5, Raffel et al. 2020), so that nothing depends on where a window was cut;
 - type, rating and the time since the event before are embedded and added to the item;
-- RMSNorm before each part (Zhang and Sennrich 2019), no biases, ReLU: least work per token on a CPU.
+- RMSNorm before each part (Zhang and Sennrich 2019), no biases, ReLU: little work per token.
 
 Every layer is causal, so the output at a position is the user vector of the window that ends
 there: training reads all of them, and padding behind a window is never seen.
@@ -18,9 +18,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -35,6 +37,8 @@ N_CODES: Final = N_TYPES * N_RATINGS * N_GAPS
 N_DISTANCES: Final = 64
 _INIT_STD: Final = 0.02
 _FEED_FORWARD: Final = 4
+
+Codes = TypeVar("Codes", Tensor, NDArray[np.int64])
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,8 @@ class Layer(nn.Module):
         query, key, value = heads  # (B, H, L, D/H) each
         seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         x = x + self.attention_out(seen.transpose(1, 2).reshape(n, length, dim))
-        return x + self.feed_out(functional.relu(self.feed_in(self.feed_norm(x))))
+        after: Tensor = x + self.feed_out(functional.relu(self.feed_in(self.feed_norm(x))))
+        return after
 
 
 class SequenceModel(nn.Module):
@@ -171,6 +176,6 @@ def apart(mask: Tensor, segments: Tensor) -> Tensor:
     return mask.masked_fill(other, -math.inf)
 
 
-def event_codes(types: Tensor, ratings: Tensor, gaps: Tensor) -> Tensor:
+def event_codes(types: Codes, ratings: Codes, gaps: Codes) -> Codes:
     """Join type, rating and gap (each of its own N_…) into one number per event."""
     return (types * N_RATINGS + ratings) * N_GAPS + gaps

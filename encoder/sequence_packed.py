@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -90,8 +89,9 @@ class PackedSequence:
         return self._newest(last, x, place, rows)
 
     def _layer(self, layer: _Weights, x: Tensor, mask: Tensor) -> Tensor:
-        heads = self._heads(torch.mm(_norm(x), layer.query_key_value), mask.shape[-1], 3)
-        seen = functional.scaled_dot_product_attention(*heads, attn_mask=mask)  # (R, H, W, D/H)
+        projected = torch.mm(_norm(x), layer.query_key_value)  # (R·W, 3D)
+        query, key, value = self._heads(projected, mask.shape[-1], 3)
+        seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         x = torch.addmm(x, seen.transpose(1, 2).reshape(x.shape), layer.attention_out)
         return _feed(layer, x)
 

@@ -21,6 +21,11 @@ _FORMAT: Final = "1"
 #: Key of the JSON in the file's metadata: format, shape and the ids of the embedded items.
 _KEY: Final = "interest-sequence"
 
+#: No file, no header of ours, or weights of other names or sizes.
+_UNREADABLE: Final = (
+    OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError,
+)  # fmt: skip
+
 
 class LoadedSequence(NamedTuple):
     """A model, the ids of the items that have an embedding by row, and what a bundle says of it."""
@@ -54,16 +59,18 @@ def load_sequence(path: str, *, text_dim: int) -> LoadedSequence:
         with safetensors.safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[_KEY])
         if header["format"] != _FORMAT:
-            raise BadInput(f"{path} is a sequence model of format {header['format']}, not {_FORMAT}")
+            raise BadInput(
+                f"{path} has format {header['format']} of sequence models, not {_FORMAT}"
+            )
         model = SequenceModel(SequenceShape(**header["shape"]))
         model.load_state_dict(safetensors.torch.load_file(path))
         item_ids = tuple(header["item_ids"])
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as e:
-        reason = next(iter(str(e).splitlines()), "")
+    except _UNREADABLE as error:
+        reason = next(iter(str(error).splitlines()), "")
         raise BadInput(
-            f"{path} cannot be read as a sequence model ({type(e).__name__}: {reason}); set "
+            f"{path} cannot be read as a sequence model ({type(error).__name__}: {reason}); set "
             "INTEREST_SEQUENCE_MODEL to a file that training wrote, or leave it empty"
-        ) from e
+        ) from error
     if model.shape.text_dim != text_dim:
         raise BadInput(
             f"{path} was trained on text vectors of {model.shape.text_dim} numbers, and "
@@ -87,9 +94,7 @@ def save_sequence(path: Path, model: SequenceModel, item_ids: Sequence[str] = ()
     safetensors.torch.save_file(state, path, metadata={_KEY: json.dumps(header)})
 
 
-def _loaded(
-    reference: str, model: SequenceModel, item_ids: tuple[str, ...]
-) -> LoadedSequence:
+def _loaded(reference: str, model: SequenceModel, item_ids: tuple[str, ...]) -> LoadedSequence:
     model.requires_grad_(False).eval()
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps([dataclasses.asdict(model.shape), item_ids]).encode())

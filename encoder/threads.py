@@ -19,7 +19,10 @@ def usable_cores(quota: Path = _QUOTA) -> int:
     Args:
         quota: the file of control groups v2, ``max 100000`` or ``200000 100000``.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
     try:
         allowed, period = quota.read_text().split()
         if allowed != "max":

@@ -16,11 +16,12 @@ import msgspec
 from interest import metrics as m
 from interest.clock import Clock
 from interest.errors import InvalidEvent
-from interest.event import Event, check_not_ahead, decode_event, encode_event
+from interest.event import Event, check_not_ahead, decode_event, encode_event, id_hash
+from interest.fold import change, enters_window
 from interest.partition import partition_of
 from interest.ports import Metrics, Sealer
 from interest.pseudonyms import Pseudonyms
-from interest.window import WindowLimits, enters_window, fold
+from interest.window import WindowLimits
 from streams.dead_letters import dead_letter
 from streams.dirty import DirtyUsers
 from streams.outbox import Outbox, Record
@@ -96,7 +97,7 @@ class Ingest:
         outgoing: list[Record] = []
         by_subject: defaultdict[str, list[Event]] = defaultdict(list)
         since_ms: dict[str, int] = {}
-        ahead: dict[str, int] = {}
+        ahead: dict[bytes, int] = {}
         n_dropped = 0
         by_type: defaultdict[str, int] = defaultdict(int)
         now_ms = self._clock()
@@ -126,7 +127,7 @@ class Ingest:
                     n_dropped += 1
                     continue
             if event.ts > arrived:
-                ahead[event.event_id] = arrived
+                ahead[id_hash(event.event_id)] = arrived
             by_subject[event.user_id].append(event)
             since_ms.setdefault(event.user_id, arrived)
         for subject_id, events in by_subject.items():
@@ -145,25 +146,25 @@ class Ingest:
         partition: Partition,
         subject_id: str,
         events: list[Event],
-        ahead: Mapping[str, int],
+        ahead: Mapping[bytes, int],
         generation: int,
     ) -> None:
-        window = partition.window(subject_id)
-        folded = fold(window, events, self._limits)
-        if folded is window:
+        changed = change(partition.window(subject_id), events, self._limits)
+        if changed is None:
             partition.claim(subject_id, generation)
             return
-        # Almost never: the broker's clock is behind a producer's.
-        ours = (
-            {e.event_id: ahead[e.event_id] for e in events if e.event_id in ahead}
-            if ahead
-            else None
-        )
-        if not folded.unresolved and any(
+        if not changed.window.unresolved and any(
             event.item_id is not None and event.item_id not in self._known_items for event in events
         ):
-            folded = msgspec.structs.replace(folded, unresolved=True)
-        partition.replace(folded, generation, touched_ms=self._clock(), ahead=ours)
+            changed = changed._replace(
+                window=msgspec.structs.replace(changed.window, unresolved=True)
+            )
+        held = partition.put(changed, generation)
+        held.touched_ms = self._clock()
+        # Almost never ahead: the broker's clock is behind a producer's.
+        ids = {id_hash(event.event_id) for event in events} if ahead else set()
+        ours = {hashed: ahead[hashed] for hashed in ids if hashed in ahead}
+        held.note(ours, [event.event_id for event in events])
 
     def _is_of_a_forgotten(self, record: Any, partition: Partition) -> bool:
         """Tell whether a broken record came, by its key, from a person before they were forgotten.

@@ -239,7 +239,7 @@ class MicroBatches:
             token=job.held.token,
             event_time_ms=window.event_time_ms,
             encode_time_ms=self._clock(),
-            n_events=len(window.events),
+            n_events=len(window),
             vectors=row[np.newaxis] if row.any() else np.zeros((0, row.size), np.float32),
             source_partition=job.mark.partition,
             source_offset=self._source_offset(job.mark.partition),
@@ -248,19 +248,10 @@ class MicroBatches:
 
     def _note(self, job: Job, items: Mapping[str, EncodedItem]) -> None:
         """Remember of a window that it could be encoded, and whether all its items were known."""
-        window = job.held.window
         partition = self._windows.partitions.get(job.mark.partition)
-        held = self._held(job.mark)
-        if partition is None or held is None:
-            return
-        if held.window is not window:
-            return  # it moved on and is dirty again; it will be looked at then
-        held.sound = window
-        unresolved = not window.item_ids <= items.keys()
-        if window.unresolved != unresolved:
-            partition.replace(
-                msgspec.structs.replace(window, unresolved=unresolved), held.generation
-            )
+        if partition is not None:
+            unresolved = not job.held.window.item_ids <= items.keys()
+            partition.encoded(job.held, unresolved=unresolved)
 
 
 def recent_behaviours(window: BehaviourWindow) -> tuple[RecentBehaviour, ...]:

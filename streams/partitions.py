@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
+from interest.fold import Change, difference, only
 from interest.forgetting import Marker, joined
+from interest.item_table import SHARED, ItemTable
 from interest.vector import Token
 from interest.window import BehaviourWindow
 from streams.popular import PopularItems
@@ -16,17 +18,21 @@ from streams.window_records import MARKER_KEY, Held, Tombstone, marker_key
 class Partition:
     """Everything a worker holds of one partition; dropped whole when it is revoked."""
 
-    def __init__(self, number: int, hash_of: Callable[[str], bytes]) -> None:
+    def __init__(
+        self, number: int, hash_of: Callable[[str], bytes], items: ItemTable = SHARED
+    ) -> None:
         self.number = number
         self.held: dict[str, Held] = {}
-        #: Windows the changelog does not have yet, as they stood when it last had them.
-        self.changed: dict[str, BehaviourWindow] = {}
+        #: What numbers the items of the windows.
+        self.items = items
+        #: Subjects whose window the changelog does not have yet, or not as it is.
+        self.changed: set[str] = set()
         #: Tombstones the changelog must get, by record key.
         self.removed: dict[bytes, Tombstone] = {}
         self.markers: dict[bytes, Marker] = {}
         #: Markers the changelog must get, by subject hash.
         self.marked: dict[bytes, Marker] = {}
-        self.popular = PopularItems()
+        self.popular = PopularItems(items)
         #: What a window that is not held must exceed: the highest token that was let go.
         self._floor = Token(0, 0, 0)
         self._tombstones: dict[bytes, Tombstone] = {}
@@ -41,9 +47,11 @@ class Partition:
         """Give a subject's window; where there is none yet, an empty one to build on."""
         held = self.held.get(subject_id)
         if held is not None:
+            if held.window.items is not self.items:
+                held.window = held.window.moved(self.items)
             return held.window
         below = self._below(subject_id)
-        return BehaviourWindow(subject_id=subject_id, era=below.era, revision=below.revision)
+        return BehaviourWindow(subject_id, era=below.era, revision=below.revision, items=self.items)
 
     def marker(self, subject_id: str) -> Marker | None:
         """Give the marker of a person who was forgotten."""
@@ -62,32 +70,65 @@ class Partition:
         generation: int,
         *,
         touched_ms: int | None = None,
-        ahead: Mapping[str, int] | None = None,
+        ahead: Mapping[bytes, int] | None = None,
     ) -> None:
         """Put a changed window in place; the next checkpoint writes it.
-
-        A token of a later generation than ours means that the group was reset and counts anew:
-        the era rises, so that recovery does not take the old window for the newer one.
 
         Args:
             touched_ms: when its user did something; without it the time is kept.
             ahead: see :class:`Held`; without it what is known is kept.
         """
-        subject_id = window.subject_id
-        below = self._below(subject_id)
-        if below.generation > generation:
-            window = msgspec.structs.replace(window, era=max(window.era, below.era + 1))
-        self.changed.setdefault(subject_id, self.window(subject_id))
-        self.removed.pop(subject_id.encode(), None)
-        held = self.held.get(subject_id)
-        if held is None:
-            held = self.held[subject_id] = Held(window, generation)
-        held.window, held.generation = window, generation
+        window = window.moved(self.items)
+        moved = difference(self.window(window.subject_id), window)
+        held = self.put(moved, generation)
         if touched_ms is not None:
             held.touched_ms = touched_ms
-        if ahead or held.ahead:
-            ids = {event.event_id for event in window.events}
-            held.ahead = {k: v for k, v in {**held.ahead, **(ahead or {})}.items() if k in ids}
+        held.trim(ahead)
+
+    def put(self, change: Change, generation: int) -> Held:
+        """Put what a window has changed to in place; the next checkpoint writes it.
+
+        A token of a later generation than ours means that the group was reset and counts anew:
+        the era rises, so that recovery does not take the old window for the newer one.
+
+        Args:
+            change: of the window that :meth:`window` gave.
+        """
+        window = change.window
+        subject_id = window.subject_id
+        held = self.held.get(subject_id)
+        if held is None or self.markers:
+            below = self._below(subject_id)
+            later, era = below.generation, below.era
+        else:
+            later, era = held.generation, held.window.era
+        if later > generation:
+            window = msgspec.structs.replace(window, era=max(window.era, era + 1))
+        self.changed.add(subject_id)
+        if self.removed:
+            self.removed.pop(subject_id.encode(), None)
+        self.popular.move(change)
+        if held is None:
+            held = self.held[subject_id] = Held(window, generation)
+        else:
+            held.window, held.generation = window, generation
+        return held
+
+    def encoded(self, shown: Held, *, unresolved: bool) -> None:
+        """Remember of a window that it could be encoded, and whether an item was missing.
+
+        Args:
+            shown: what was held when it was encoded; where the window has moved on since, it is
+                dirty again, and looked at then.
+        """
+        held = self.held.get(shown.window.subject_id)
+        if held is None or held.token != shown.token:
+            return
+        held.sound, held.fresh = held.window, ()
+        if held.window.unresolved != unresolved:
+            self.replace(
+                msgspec.structs.replace(held.window, unresolved=unresolved), held.generation
+            )
 
     def claim(self, subject_id: str, generation: int) -> None:
         """Put a window that is encoded again under our generation, if it is of an earlier one.
@@ -102,7 +143,8 @@ class Partition:
     def remove(self, subject_id: str) -> None:
         """Let a window go, here and with the next checkpoint from the changelog."""
         held = self.held[subject_id]
-        self.changed.setdefault(subject_id, held.window)
+        self.changed.add(subject_id)
+        self.popular.drop(self.window(subject_id))
         key = subject_id.encode()
         self.removed[key] = Tombstone(key, held.token)
         self._floor = max(self._floor, held.token)
@@ -148,20 +190,18 @@ class Partition:
         held = self.held.get(subject_id)
         if held is None:
             return
-        kept = tuple(
-            event
-            for event in held.window.events
-            if not is_forgotten(int(event.ts), held.ahead.get(event.event_id), marker)
+        ahead = held.ahead
+        kept = only(
+            held.window,
+            lambda ts, hashed: not is_forgotten(ts, ahead.get(hashed), marker),
         )
-        if held.token > marker.token and len(kept) == len(held.window.events):
+        if held.token > marker.token and kept is held.window:
             return  # it was built knowing the marker
         held.sound = None
         above = max(held.token, marker.token)
-        window = msgspec.structs.replace(
-            held.window, events=kept, era=above.era, revision=above.revision + 1
-        )
+        window = msgspec.structs.replace(kept, era=above.era, revision=above.revision + 1)
         self.replace(window, generation)
-        if not kept:
+        if not len(window):
             self.remove(subject_id)
 
     def restore(self, entry: Held | Marker | Tombstone) -> None:
@@ -189,14 +229,17 @@ class Partition:
         if held is not None and held.token > restored.token:
             # A woken zombie wrote an old window last. Compaction would keep only that one, so
             # the next checkpoint writes ours again.
-            self.changed.setdefault(subject_id, held.window)
+            self.changed.add(subject_id)
             return
         if gone is not None and gone.token >= restored.token:
             self.removed[gone.key] = gone  # likewise, behind a tombstone
             return
         # Equal: a note on the same window (unresolved); the later one counts.
-        self.popular.replace(() if held is None else held.window.events, restored.window.events)
-        self.changed.pop(subject_id, None)
+        if held is not None:
+            self.popular.drop(self.window(subject_id))
+        restored.window = restored.window.moved(self.items)
+        self.popular.add(restored.window)
+        self.changed.discard(subject_id)
         self.removed.pop(subject_id.encode(), None)
         self.held[subject_id] = restored
 
@@ -204,11 +247,11 @@ class Partition:
         subject_id = tombstone.key.decode(errors="replace")
         held = self.held.get(subject_id)
         if held is not None and held.token > tombstone.token:
-            self.changed.setdefault(subject_id, held.window)  # a zombie's, as above
+            self.changed.add(subject_id)  # a zombie's, as above
             return
         if held is not None:
-            self.popular.replace(held.window.events, ())
-            self.changed.pop(subject_id, None)
+            self.popular.drop(self.window(subject_id))
+            self.changed.discard(subject_id)
             del self.held[subject_id]
         self._floor = max(self._floor, tombstone.token)
         known = self._tombstones.get(tombstone.key)

@@ -65,7 +65,7 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
             raise self._unreadable
         found = self.partitions.get(number)
         if found is None:
-            found = self.partitions[number] = Partition(number, self.hash_of)
+            found = self.partitions[number] = Partition(number, self.hash_of, self.records.items)
         return found
 
     def n_windows(self) -> int:
@@ -89,7 +89,7 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
             if number not in self._assigned:
                 continue  # Faust hands on what it has of a partition that was revoked
             partition = self.partitions.get(number) or self._restoring.setdefault(
-                number, Partition(number, self.hash_of)
+                number, Partition(number, self.hash_of, self.records.items)
             )
             self._recovering.add(number)
             self.n_restored += len(chunk.records)

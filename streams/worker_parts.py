@@ -14,6 +14,7 @@ from faust.types import TP
 from interest.bundle import ModelBundle
 from interest.clock import Clock, system_clock
 from interest.forgetting import Marker, subject_hash
+from interest.item_table import ItemTable
 from interest.ports import (
     ItemEncoder,
     ItemLookup,
@@ -103,7 +104,7 @@ class WorkerParts:
         self.dirty = DirtyUsers(EncodeCap(self._settings.user_encodes_per_s))
         self.progress = Progress()
         self._pseudonym = Pseudonyms(self._settings.pseudonym_key)
-        self._records = WindowRecords(self.names.windows, ports.sealer)
+        self._records = WindowRecords(self.names.windows, ports.sealer, ItemTable())
         self.app, table = create_app(
             self._settings, self.names, n_partitions, self._on_events, self._on_items, on_failure
         )

@@ -61,7 +61,7 @@ def encode(*windows: BehaviourWindow, items: Any = KNOWN) -> NDArray[np.float32]
 def test_a_user_is_the_models_output_for_the_items_in_order() -> None:
     held = window(("click", "mug"), ("click", "lamp"))
     vectors = np.stack([KNOWN["mug"].vector, KNOWN["lamp"].vector])
-    gap_of_an_hour = 1 + 3600 .bit_length()
+    gap_of_an_hour = 1 + (3600).bit_length()
     code = 1 * 12  # a click without a rating
     codes = torch.tensor([[code * 33, code * 33 + gap_of_an_hour]])
     expected = MODEL(torch.from_numpy(vectors)[None], codes)[0, -1].numpy()

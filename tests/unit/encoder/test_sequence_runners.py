@@ -40,9 +40,7 @@ def batch_of(lengths: list[int], seed: int = 0) -> Batch:
         own = np.random.default_rng(seed + 100 * length)
         items.append(own.integers(0, 40, length))
         codes.append(own.integers(0, N_CODES, length))
-    return Batch(
-        vectors, np.concatenate(items), np.concatenate(codes), np.array(lengths, np.int64)
-    )
+    return Batch(vectors, np.concatenate(items), np.concatenate(codes), np.array(lengths, np.int64))
 
 
 def reference(model: SequenceModel, batch: Batch) -> NDArray[np.float32]:

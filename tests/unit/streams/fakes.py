@@ -199,7 +199,7 @@ class CountingEncoder:
         self.n_refused = 0
 
     def n_tokens(self, window: BehaviourWindow) -> int:
-        return len(window.events)
+        return len(window)
 
     def encode(
         self, windows: Sequence[BehaviourWindow], items: Mapping[str, EncodedItem]
@@ -211,7 +211,7 @@ class CountingEncoder:
             self.batches.append([window.subject_id for window in windows])
         if any(self.poison(window) for window in windows):
             raise RuntimeError("device-side assert")
-        rows = unit(np.array([[len(window.events), 1.0] for window in windows]))
+        rows = unit(np.array([[len(window), 1.0] for window in windows]))
         for i, window in enumerate(windows):
             if self.nan(window):
                 rows[i] = np.nan

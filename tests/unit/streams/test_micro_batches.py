@@ -13,11 +13,12 @@ import pytest
 from interest.bundle import BundleConfig, ModelBundle, TextModel
 from interest.errors import ServiceUnavailable
 from interest.event import decode_event
+from interest.fold import fold
 from interest.forgetting import Marker, subject_hash
 from interest.metrics import NoMetrics
 from interest.ports import VectorUpdate
 from interest.vector import Token
-from interest.window import WindowLimits, fold
+from interest.window import WindowLimits
 from streams.change_feed import Announcement, ChangeFeed
 from streams.dirty import DirtyUsers
 from streams.encoding import WindowEncoding

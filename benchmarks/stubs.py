@@ -187,7 +187,7 @@ def stub_worker(settings: Settings, model: ModelBundle) -> tuple[Worker, Accepti
         user_encoder=encoder,
         vectors=vectors,
         items=items,
-        lookup=ItemCache(items, settings.item_cache_items),
+        lookup=ItemCache(items, settings.item_cache_items, half=settings.item_cache_half),
         metrics=NoMetrics(),
         collection="stub",
     )

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from encoder.behaviours import behaviours, type_weights
+from encoder.behaviours import behaviours, n_event_tokens, type_weights
 from interest.bundle import DecayParameters
 from interest.item import EncodedItem, unit
 from interest.ports import ItemEncoder
 from interest.window import Behaviour, BehaviourWindow
 
-_CHARS_PER_TOKEN: Final = 4
 # A pull of this share of its weights is what is left of vectors that cancel: the rounding of
 # the float32 vectors themselves.
 _NO_DIRECTION: Final = 1e-5
@@ -47,11 +46,7 @@ class DecayUserEncoder:
 
     def n_tokens(self, window: BehaviourWindow) -> int:
         """Estimate the cost: an event is a token, a search adds those of its text."""
-        return len(window) + sum(
-            len(event.text) // _CHARS_PER_TOKEN
-            for event in window.events
-            if event.item_id is None and event.text
-        )
+        return n_event_tokens(window)
 
     def encode(
         self, windows: Sequence[BehaviourWindow], items: Mapping[str, EncodedItem]

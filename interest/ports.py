@@ -221,7 +221,7 @@ class ItemStore(Protocol):
 class ItemLookup(Protocol):
     """A bounded cache over an item store, kept fresh by the ``items-encoded`` feed."""
 
-    async def fetch(self, item_ids: Sequence[str]) -> dict[str, EncodedItem]:
+    async def fetch(self, item_ids: Sequence[str]) -> Mapping[str, EncodedItem]:
         """Read items by id, from memory where possible; unknown ids are left out."""
 
     def put(self, items: Sequence[EncodedItem]) -> None:

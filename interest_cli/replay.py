@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interest.bundle import ModelBundle
+from interest.encoded_items import EncodedItems
 from interest.event import Event
 from interest.fold import fold
-from interest.item import EncodedItem, Item
+from interest.item import Item
 from interest.item_table import ItemTable
 from interest.ports import ItemEncoder, UserEncoder
 from interest.window import BehaviourWindow, WindowLimits
@@ -149,15 +150,15 @@ def write_parquet(path: Path, users: Iterable[ReplayedUser], model_id: str) -> i
 
 def _encode_items(
     catalogue: dict[str, Item], encoder: ItemEncoder, progress: Progress | None
-) -> dict[str, EncodedItem]:
-    encoded: dict[str, EncodedItem] = {}
+) -> EncodedItems:
+    vectors = np.zeros((len(catalogue), encoder.dim), np.float32)
+    n_done = 0
     for batch in _chunks(catalogue.values(), _ITEMS_PER_BATCH):
-        vectors = encoder.encode_items(batch)  # (N, D)
-        for item, vector in zip(batch, vectors, strict=True):
-            encoded[item.item_id] = EncodedItem(item=item, vector=vector)
+        vectors[n_done : n_done + len(batch)] = encoder.encode_items(batch)  # (N, D)
+        n_done += len(batch)
         if progress is not None:
-            progress("items", len(encoded), len(catalogue))
-    return encoded
+            progress("items", n_done, len(catalogue))
+    return EncodedItems(list(catalogue.values()), vectors)
 
 
 def _micro_batches(

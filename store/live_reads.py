@@ -15,11 +15,10 @@ from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
-from redis.asyncio.client import Pipeline
 
 from interest.bundle import LiveModel
 from interest.errors import CorruptRecord
-from store.redis_link import RedisLink
+from store.redis_link import Commands, RedisLink
 from store.user_records import RECENT_FIELD
 
 _TOGETHER: Final = 200
@@ -113,7 +112,7 @@ class LiveReads:
                     one.answer.set_result(LiveFields(self._live, record, recent))
             return
 
-    def _queue(self, asked: Sequence[_Asked], guess: LiveModel | None, pipeline: Pipeline) -> None:
+    def _queue(self, asked: Sequence[_Asked], guess: LiveModel | None, pipeline: Commands) -> None:
         pipeline.get(self._live_key)
         field = "" if guess is None else guess.model_id
         for one in asked:

@@ -7,7 +7,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline
@@ -37,6 +37,10 @@ _COMMAND: Final = re.compile(
     r"Command # \d+ \(.*\) of pipeline caused error: \((.*?),?\)\Z", re.DOTALL
 )
 _CUT_OFF: Final = re.compile(r"closed by server|reset by peer|Broken pipe")
+
+
+#: What commands are queued in.
+Commands: TypeAlias = Pipeline
 
 
 class _TlsConnection(SSLConnection):

@@ -17,11 +17,13 @@ import numpy as np
 from confluent_kafka import Producer
 
 from interest.bundle import ModelBundle
-from interest.event import Event, EventTimeMs, EventType
+from interest.event import Event, EventType
+from interest.fold import window_of
 from interest.item import EncodedItem, Item, encoded_item_to_bytes, unit
 from interest.partition import partition_of
 from interest.settings import Settings
-from interest.window import BehaviourWindow, window_to_bytes
+from interest.window import BehaviourWindow
+from interest.window_bytes import window_to_bytes
 from streams.items_feed import item_key
 from streams.topics import TopicNames, ensure_topics
 
@@ -80,14 +82,14 @@ def full_windows(n_events: int, n_users: int = N_USERS) -> Iterator[BehaviourWin
     draw = random.Random(-1)
     for number in range(n_users):
         user_id = user(number)
-        yield BehaviourWindow(
-            subject_id=user_id,
-            events=tuple(
+        window = window_of(
+            user_id,
+            (
                 Event(
                     event_id=f"10000000-{number:06d}-{i:04d}",
                     user_id=user_id,
                     type=EventType.VIEW,
-                    ts=EventTimeMs(T0_MS - 1000 * (n_events - i)),
+                    ts=T0_MS - 1000 * (n_events - i),
                     item_id=f"item-{draw.randrange(N_ITEMS):05d}",
                     session_id=f"s-{user_id}",
                     platform="web",
@@ -95,8 +97,8 @@ def full_windows(n_events: int, n_users: int = N_USERS) -> Iterator[BehaviourWin
                 )
                 for i in range(n_events)
             ),
-            revision=n_events,
         )
+        yield msgspec.structs.replace(window, revision=n_events)
 
 
 def known_items(dim: int) -> Iterator[EncodedItem]:

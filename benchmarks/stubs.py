@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -14,7 +15,7 @@ from interest.bundle import BundleConfig, LiveModel, ModelBundle, TextModel
 from interest.forgetting import Marker
 from interest.item import EncodedItem, Item, ItemQuery, ScoredItem
 from interest.metrics import NoMetrics
-from interest.ports import UserState, VectorUpdate
+from interest.ports import LiveUser, UserState, VectorUpdate
 from interest.settings import Settings
 from interest.vector import Token, VectorHead
 from interest.window import BehaviourWindow
@@ -54,7 +55,7 @@ class StubEncoder:
 
     def n_tokens(self, window: BehaviourWindow) -> int:
         """What the encoder of the default bundle says: an event is a token."""
-        return len(window.events)
+        return len(window)
 
     def encode(
         self, windows: Sequence[BehaviourWindow], items: Mapping[str, EncodedItem]
@@ -84,6 +85,9 @@ class AcceptingVectors:
     def __init__(self, head: Token) -> None:
         self._head = head
         self.n_upserts = 0
+        #: Set once this user is upserted.
+        self.watched = ""
+        self.seen = asyncio.Event()
 
     async def ping(self) -> None:
         """It is there."""
@@ -91,6 +95,8 @@ class AcceptingVectors:
     async def upsert(self, updates: Sequence[VectorUpdate]) -> list[Token | Marker | None]:
         """Count."""
         self.n_upserts += len(updates)
+        if self.watched and any(update.vector.user_id == self.watched for update in updates):
+            self.seen.set()
         return [None] * len(updates)
 
     async def forget(self, user_id: str, marker: Marker) -> Marker:
@@ -108,6 +114,10 @@ class AcceptingVectors:
     async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
         """Nothing is kept."""
         return [None] * len(user_ids)
+
+    async def fetch_live(self, user_id: str, *, recent: bool) -> LiveUser:
+        """Nothing is kept."""
+        return LiveUser(None, None)
 
     async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
         """Every vector is as new as its window was in the changelog."""
@@ -182,7 +192,7 @@ def stub_worker(settings: Settings, model: ModelBundle) -> tuple[Worker, Accepti
         user_encoder=encoder,
         vectors=vectors,
         items=items,
-        lookup=ItemCache(items, settings.item_cache_items),
+        lookup=ItemCache(items, settings.item_cache_items, half=settings.item_cache_half),
         metrics=NoMetrics(),
         collection="stub",
     )

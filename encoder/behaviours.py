@@ -6,17 +6,22 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from interest.bundle import DecayParameters, TypeWeights
-from interest.event import Event, EventType
-from interest.window import BehaviourWindow
+from interest.columns import rare_of
+from interest.event import EventType
+from interest.window import HAS_TEXT, ID, WORD, BehaviourWindow
+from interest.window import Behaviour as Kept
 
 _DWELL_TYPES: Final = (EventType.VIEW, EventType.CLICK)
+_CHARS_PER_TOKEN: Final = 4
+#: All flags of an event that has no text.
+_WITHOUT_TEXT: Final = bytes(flags for flags in range(256) if not flags & HAS_TEXT)
 
 
 class Behaviour(NamedTuple):
     """One event of a window that counts; ``position`` 0 is the newest event of the window."""
 
     position: int
-    event: Event
+    event: Kept
     #: Before recency; negative pushes away, never 0.
     weight: float
 
@@ -59,3 +64,17 @@ def behaviours(
             taken_back.add(item_id)
         if weight:
             yield Behaviour(position, event, weight)
+
+
+def n_event_tokens(window: BehaviourWindow) -> int:
+    """Estimate what reading a window costs: an event is a token, a search adds its text's."""
+    n = len(window)
+    flags = window.data[ID * n : (ID + WORD) * n : WORD]  # the low byte of each word
+    if not flags.translate(None, _WITHOUT_TEXT):
+        return n
+    numbers = window.item_numbers()
+    return n + sum(
+        len(rare.text) // _CHARS_PER_TOKEN
+        for place, rare in rare_of(window)
+        if rare.text and not numbers[place]
+    )

@@ -7,10 +7,14 @@ import torch
 
 from encoder.decay import DecayUserEncoder
 from encoder.items import TextItemEncoder
-from encoder.loading import load_text_encoder
+from encoder.loading import choose_device, load_text_encoder
+from encoder.sequence import SequenceItemEncoder, SequenceUserEncoder
+from encoder.sequence_weights import LoadedSequence, load_sequence, random_sequence
+from encoder.threads import usable_cores
 from encoder.window_text import TextUserEncoder
 from interest.bundle import BundleConfig, ModelBundle
-from interest.event import Event, EventTimeMs, EventType
+from interest.event import Event, EventType
+from interest.fold import window_of
 from interest.item import EncodedItem, Item
 from interest.ports import ItemEncoder, UserEncoder
 from interest.settings import Settings
@@ -27,35 +31,42 @@ class Encoders(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     users: UserEncoder
 
     def warm(self) -> None:
-        """Run a tiny batch through both encoders, so that the first user does not wait for it.
+        """Run windows of several lengths through both encoders, so that no user waits for it.
 
         Raises:
             EncoderUnavailable: the device failed.
         """
         item = Item(item_id="warm", title="red cotton shirt")
         vector = self.items.encode_items([item])[0]  # (D,)
-        event = Event(
-            event_id="warm",
+        n_events = self.bundle.config.window.max_events
+        windows = [_warm_window(item, n) for n in sorted({1, n_events // 2 or 1, n_events})]
+        self.users.encode(windows, {item.item_id: EncodedItem(item=item, vector=vector)})
+
+
+def _warm_window(item: Item, n_events: int) -> BehaviourWindow:
+    events = tuple(
+        Event(
+            event_id=f"{n:04}",
             user_id="warm",
             type=EventType.VIEW,
-            ts=EventTimeMs(0),
+            ts=n,
             item_id=item.item_id,
         )
-        window = BehaviourWindow(subject_id="warm", events=(event,))
-        self.users.encode([window], {item.item_id: EncodedItem(item=item, vector=vector)})
+        for n in range(n_events)
+    )
+    return window_of("warm", events)
 
 
 def load_encoders(settings: Settings) -> Encoders:
     """Load the text model that the settings name and put both encoders on it.
 
-    Sets torch's number of threads for the whole process where the settings name one.
+    Sets torch's number of threads for the whole process.
 
     Raises:
         EncoderUnavailable: the model cannot be loaded or run; the text says what to do.
         BadInput: the settings contradict each other.
     """
-    if settings.threads:
-        torch.set_num_threads(settings.threads)
+    torch.set_num_threads(settings.threads or usable_cores())
     text_encoder = load_text_encoder(
         settings.text_model,
         pooling=settings.text_pooling,
@@ -63,6 +74,7 @@ def load_encoders(settings: Settings) -> Encoders:
         max_tokens=settings.text_max_tokens,
         device=settings.device,
     )
+    sequence = _sequence(settings, text_encoder.dim)
     config = BundleConfig(
         user_encoder=settings.user_encoder,
         text_model=text_encoder.described,
@@ -70,11 +82,25 @@ def load_encoders(settings: Settings) -> Encoders:
             max_events=settings.window_max_events,
             span_ms=max(1, round(settings.window_days * _DAY_MS)),
         ),
+        sequence=sequence and sequence.described,
     )
-    items = TextItemEncoder(text_encoder)
+    items: ItemEncoder = TextItemEncoder(text_encoder)
     users: UserEncoder
-    if config.user_encoder == "decay":
+    if sequence is not None:
+        items = SequenceItemEncoder(items, sequence)
+        users = SequenceUserEncoder(
+            items, sequence.model, choose_device(settings.device), config.decay.bad_rating
+        )
+    elif config.user_encoder == "decay":
         users = DecayUserEncoder(items, config.decay)
     else:
         users = TextUserEncoder(text_encoder, config.decay)
     return Encoders(bundle=ModelBundle(config=config), items=items, users=users)
+
+
+def _sequence(settings: Settings, text_dim: int) -> LoadedSequence | None:
+    if settings.user_encoder != "sequence":
+        return None
+    if settings.sequence_model:
+        return load_sequence(settings.sequence_model, text_dim=text_dim)
+    return random_sequence(settings.sequence_seed, text_dim=text_dim, dim=settings.sequence_dim)

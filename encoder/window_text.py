@@ -39,7 +39,7 @@ class TextUserEncoder:
     def n_tokens(self, window: BehaviourWindow) -> int:
         """Estimate the tokens the model will read, from the lengths of the texts."""
         n_chars = sum(len(event.text) for event in window.events if event.text)
-        n_tokens = _TOKENS_PER_EVENT * len(window.events) + n_chars // _CHARS_PER_TOKEN
+        n_tokens = _TOKENS_PER_EVENT * len(window) + n_chars // _CHARS_PER_TOKEN
         return min(n_tokens, self._text_encoder.max_tokens)
 
     def encode(

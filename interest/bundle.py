@@ -10,7 +10,7 @@ import msgspec
 from interest.window import WindowLimits
 
 Pooling = Literal["mean", "first", "last"]
-UserEncoderKind = Literal["decay", "text"]
+UserEncoderKind = Literal["decay", "text", "sequence"]
 
 
 class TextModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,14 +77,36 @@ class DecayParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             )
 
 
+class SequenceWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The weights of a ``sequence`` encoder.
+
+    ``reference`` is the file, empty for random weights: where to find them, no part of what they
+    are. ``fingerprint`` is the hash of their numbers and of the ids of the items they know. ``dim``
+    is the length of item and user vectors.
+    """
+
+    reference: str
+    fingerprint: str
+    dim: int
+
+
 class BundleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The content of a bundle; its id is the hash of this."""
+    """The content of a bundle; its id is the hash of this.
+
+    ``sequence`` is there where ``user_encoder`` is ``sequence``; items and users then lie in its
+    space, else in that of the text model.
+    """
 
     user_encoder: UserEncoderKind
     text_model: TextModel
     window: WindowLimits = WindowLimits()
     decay: DecayParameters = DecayParameters()
+    sequence: SequenceWeights | None = None
     format: int = 1
+
+    def __post_init__(self) -> None:
+        if (self.sequence is not None) != (self.user_encoder == "sequence"):
+            raise ValueError("a bundle has sequence weights exactly where its encoder is sequence")
 
 
 class ModelBundle(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,9 +117,11 @@ class ModelBundle(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def model_id(self) -> str:
         """Sixteen hex digits: the hash of the content, whatever folder it lies in."""
+        sequence = self.config.sequence
         portable = msgspec.structs.replace(
             self.config,
             text_model=msgspec.structs.replace(self.config.text_model, reference=""),
+            sequence=sequence and msgspec.structs.replace(sequence, reference=""),
         )
         raw = msgspec.json.encode(portable, order="deterministic")
         return hashlib.blake2b(raw, digest_size=8).hexdigest()
@@ -105,7 +129,8 @@ class ModelBundle(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def dim(self) -> int:
         """Length of item and user vectors."""
-        return self.config.text_model.dim
+        sequence = self.config.sequence
+        return self.config.text_model.dim if sequence is None else sequence.dim
 
 
 class LiveModel(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,12 +7,13 @@ valid. JSON Schema for other languages is generated from it (``docs/contracts``)
 from __future__ import annotations
 
 import enum
-import hashlib
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
+from xxhash import xxh3_64_digest
 
 from interest.errors import InvalidEvent
 
@@ -45,8 +46,20 @@ class EventType(enum.StrEnum):
     IMPRESSION = "impression"
 
 
-class EventTimeMs(int):
-    """Unix time in ms; decoded from a JSON integer or from RFC 3339 text."""
+#: The types by the code that windows store; append only.
+TYPES: Final = (
+    EventType.VIEW,
+    EventType.CLICK,
+    EventType.CART,
+    EventType.FAVOURITE,
+    EventType.PURCHASE,
+    EventType.REVIEW,
+    EventType.SEARCH,
+    EventType.REMOVE,
+    EventType.RETURN,
+    EventType.IMPRESSION,
+)
+TYPE_CODES: Final = {type_: code for code, type_ in enumerate(TYPES)}
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
@@ -62,7 +75,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     event_id: Id
     user_id: Id
     type: EventType
-    ts: EventTimeMs
+    ts: Annotated[int, Meta(ge=MIN_TS_MS, le=MAX_TS_MS)]
     item_id: Id | None = None
     text: Annotated[str, Meta(max_length=MAX_TEXT_CHARS)] | None = None
     rating: Annotated[float, Meta(ge=0, le=5)] | None = None
@@ -76,13 +89,39 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     propensity: Annotated[float, Meta(gt=0, le=1)] | None = None
     schema: Annotated[int, Meta(ge=1, le=2**31)] = 1
 
-    @property
-    def order(self) -> tuple[int, str]:
-        """The event's place in its user's window: event time, ties by event id."""
-        return (self.ts, self.event_id)
+
+class _AnyTimeMs(int):
+    """Unix time in ms; decoded from a JSON integer or from RFC 3339 text."""
 
 
-def parse_time_ms(value: Any) -> EventTimeMs:
+class _AnyTimeEvent(Event, frozen=True, kw_only=True, gc=False):
+    ts: _AnyTimeMs
+
+
+#: What an event is called of which the id is not known any more, see :func:`id_hash`.
+_BY_HASH: Final = "#"
+_BY_HASH_CHARS: Final = 17
+
+
+def id_hash(event_id: str) -> bytes:
+    """Give the 8 bytes by which a window knows an event (XXH3-64, big-endian).
+
+    The name that :func:`name_of` gives to a hash has that hash again.
+    """
+    if event_id[0] == _BY_HASH and len(event_id) == _BY_HASH_CHARS:
+        with suppress(ValueError):
+            known = bytes.fromhex(event_id[1:])
+            if name_of(known) == event_id:  # fromhex also takes spaces and capitals
+                return known
+    return xxh3_64_digest(event_id.encode())
+
+
+def name_of(hashed: bytes) -> str:
+    """Name an event of which only the hash of its id is known."""
+    return _BY_HASH + hashed.hex()
+
+
+def parse_time_ms(value: Any) -> int:
     """Turn a JSON integer (Unix ms) or RFC 3339 text with an offset into Unix ms.
 
     Raises:
@@ -91,29 +130,24 @@ def parse_time_ms(value: Any) -> EventTimeMs:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("Expected Unix time in ms or RFC 3339 text")
     if isinstance(value, int):
-        return EventTimeMs(value)
+        return value
     moment = datetime.fromisoformat(value)
     if moment.tzinfo is None:
         raise ValueError("RFC 3339 time without an offset; write ...Z or ...+01:00")
     # Integer arithmetic: a float of seconds loses milliseconds to rounding.
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return EventTimeMs((since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000)
+    return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
 
 
 def _dec_hook(type_: type, value: Any) -> Any:
-    if type_ is EventTimeMs:
-        return parse_time_ms(value)
+    if type_ is _AnyTimeMs:
+        return _AnyTimeMs(parse_time_ms(value))
     raise NotImplementedError(type_)  # msgspec's protocol for an unknown custom type
 
 
-def _enc_hook(value: Any) -> Any:
-    if isinstance(value, EventTimeMs):
-        return int(value)
-    raise NotImplementedError(type(value))
-
-
-_decoder = msgspec.json.Decoder(Event, dec_hook=_dec_hook)
-_encoder = msgspec.json.Encoder(enc_hook=_enc_hook)
+_decoder = msgspec.json.Decoder(Event)
+_any_time_decoder = msgspec.json.Decoder(_AnyTimeEvent, dec_hook=_dec_hook)
+_encoder = msgspec.json.Encoder()
 
 
 def decode_event(raw: bytes | None) -> Event:
@@ -127,10 +161,21 @@ def decode_event(raw: bytes | None) -> Event:
             ``malformed_json``, ``schema``, ``bad_time``, ``missing_item``,
             ``incomplete_impression``.
     """
+    try:
+        event = _decoder.decode(raw)  # type: ignore[arg-type]  # None is told from the rest below
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+        # Valid still where the time is a text, which costs a call back into Python.
+        event = _decode_any_time(raw)
+    if event.item_id is None or event.type is EventType.IMPRESSION:
+        _check_complete(event)
+    return event
+
+
+def _decode_any_time(raw: bytes | None) -> Event:
     if raw is None:
         raise InvalidEvent("null_value", "the record has no value")
     try:
-        event = _decoder.decode(raw)
+        event = _any_time_decoder.decode(raw)
     except UnicodeDecodeError as error:
         raise InvalidEvent("not_utf8", str(error)) from error
     except msgspec.ValidationError as error:
@@ -144,6 +189,10 @@ def decode_event(raw: bytes | None) -> Event:
         raise InvalidEvent("bad_time", f"ts {event.ts} lies before the year 2000 (ms expected)")
     if event.ts > MAX_TS_MS:
         raise InvalidEvent("future_time", f"ts {event.ts} lies after the year 9999 (ms expected)")
+    return Event(**{**msgspec.structs.asdict(event), "ts": int(event.ts)})
+
+
+def _check_complete(event: Event) -> None:
     if event.item_id is None:
         if event.type is not EventType.SEARCH:
             raise InvalidEvent("missing_item", f"a {event.type.value} needs an item_id")
@@ -155,7 +204,6 @@ def decode_event(raw: bytes | None) -> Event:
         raise InvalidEvent(
             "incomplete_impression", "an impression needs request_id, position and model_id"
         )
-    return event
 
 
 def check_not_ahead(event: Event, now_ms: int) -> None:
@@ -179,23 +227,14 @@ def encode_event(event: Event) -> bytes:
     return _encoder.encode(event)
 
 
-def event_digest(event: Event) -> bytes:
-    """Digest 16 bytes of the content: decides between two contents under one event id."""
-    return hashlib.blake2b(_encoder.encode(event), digest_size=16).digest()
-
-
 def event_json_schema() -> dict[str, Any]:
     """Generate the JSON Schema (draft 2020-12) of the event contract from the class."""
-
-    def schema_hook(type_: type) -> dict[str, Any]:
-        if type_ is EventTimeMs:
-            return {
-                "anyOf": [
-                    {"type": "integer", "minimum": MIN_TS_MS, "maximum": MAX_TS_MS},
-                    {"type": "string", "format": "date-time"},
-                ],
-                "description": "Unix time in ms, or RFC 3339 text with an offset",
-            }
-        raise NotImplementedError(type_)
-
-    return msgspec.json.schema(Event, schema_hook=schema_hook)
+    schema = msgspec.json.schema(Event)
+    schema["$defs"]["Event"]["properties"]["ts"] = {
+        "anyOf": [
+            {"type": "integer", "minimum": MIN_TS_MS, "maximum": MAX_TS_MS},
+            {"type": "string", "format": "date-time"},
+        ],
+        "description": "Unix time in ms, or RFC 3339 text with an offset",
+    }
+    return schema

@@ -125,13 +125,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     user_encoder: Annotated[
         UserEncoderKind,
         Meta(description="`decay`: attention pooling over item vectors; `text`: the window as "
-             "text, read by the text model."),
+             "text, read by the text model; `sequence`: self-attention over the behaviours."),
     ] = "decay"  # fmt: skip
+    sequence_model: Annotated[
+        str, Meta(description="Safetensors file of the `sequence` encoder; empty: random weights, "
+                  "for measuring.")
+    ] = ""  # fmt: skip
+    sequence_seed: Annotated[
+        int, Meta(ge=0, description="Seed of the random weights; the same gives the same vectors.")
+    ] = 0
+    sequence_dim: Annotated[
+        int, Meta(ge=32, le=1024, description="Length of item and user vectors of random weights, "
+                  "a multiple of 32.")
+    ] = 64  # fmt: skip
     device: Annotated[
         str, Meta(description="Torch device; `auto` takes a GPU where torch finds one.")
     ] = "auto"
     threads: Annotated[
-        int, Meta(ge=0, description="Threads of torch on a CPU; 0 leaves torch's choice.")
+        int, Meta(ge=0, description="Threads of torch on a CPU; 0: the cores the process may use.")
     ] = 0
     window_max_events: Annotated[
         int, Meta(ge=1, le=1000, description="Events in a behaviour window.")
@@ -142,9 +153,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batch_tokens: Annotated[
         int, Meta(ge=1, description="Tokens in one micro-batch of users at most.")
     ] = 16_384
+    freshness_target_ms: Annotated[
+        float, Meta(gt=0, description="How fresh vectors should be: one micro-batch takes at most "
+                    "a third of it, unless too many users wait for that."),
+    ] = 50.0  # fmt: skip
     item_cache_items: Annotated[
         int, Meta(ge=1, description="Items whose vectors a worker keeps at hand.")
     ] = 100_000
+    item_cache_half: Annotated[
+        bool, Meta(description="Keep them in half precision: half of the memory, and cosines that "
+                   "differ by less than 0.0000001.")
+    ] = False  # fmt: skip
     checkpoint_min_s: Annotated[
         float, Meta(gt=0, description="Shortest time between two checkpoints.")
     ] = 1.0

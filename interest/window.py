@@ -1,28 +1,38 @@
-"""The behaviour window of a user, and the fold that builds it.
+"""The behaviour window of a user, packed, and what can be asked of it.
 
-A window is the newest ``max_events`` events by (ts, event_id) that lie less than ``span_ms``
-before the user's own newest event. It is a set by event id; of two contents under one id the
-greater (ts, digest of the content) wins. Nothing else decides what is in it: no arrival order,
-no offset, no wall clock. So the fold is a join: any permutation, duplication and split of the
-same events gives the same window, to the byte.
-
-Why dropping events for good is safe: an event that falls out has ``max_events`` other ids above
-it, or a newest event ``span_ms`` above it, and both only ever grow.
+The events lie in three columns of one ``bytes``, oldest first: 8-byte hashes of the event ids;
+words of event time, type and flags; numbers of the items in a table that all windows of a worker
+share. What most events lack stands apart (:mod:`interest.rare`). So a full window of 50 events
+takes a kilobyte, and is copied, stored and read as one block.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable
-from typing import Final
+import struct
+from collections.abc import Iterable, Iterator
+from typing import Final, NamedTuple
 
 import msgspec
 
-from interest.errors import CorruptRecord
-from interest.event import Event, EventTimeMs, EventType, event_digest
+from interest.event import TYPES, Event, EventType
+from interest.item_table import SHARED, ItemTable, unpack_numbers
+from interest.rare import Rare, fields, first_length, split
 
-_FORMAT: Final = 1
 _DAY_MS: Final = 86_400_000
+#: Bytes of an event in each column, and in all.
+ID: Final = 8
+WORD: Final = 8
+ITEM: Final = 4
+EVENT: Final = ID + WORD + ITEM
+
+# The flags of a word: it is event time << 16 | code of the type << 8 | flags.
+#: The event has an entry among the rare fields …
+HAS_RARE: Final = 1
+#: … which is that of the event before it; of no meaning in the oldest event.
+SAME_RARE: Final = 2
+HAS_TEXT: Final = 4
+HAS_RATING: Final = 8
+HAS_DWELL: Final = 16
 
 
 class WindowLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,120 +53,31 @@ class WindowLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             )
 
 
-class BehaviourWindow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The events of one subject, oldest first. Immutable, so an encoder may hold it.
+class Row(NamedTuple):
+    """One event of a window, taken apart; rows sort as windows do, by time and hash of the id."""
 
-    ``revision`` counts the reasons to encode this window again (an event, a catalogue change);
-    it orders writes and is no part of the window's identity: compare :meth:`content`.
-    ``era`` rises when Redis knows higher tokens than the worker that owns the partition.
-    ``unresolved`` says that an item in it was not known when it was last looked at.
+    ts: int
+    id_hash: bytes
+    #: The code of its type, see :data:`interest.event.TYPES`.
+    code: int
+    #: Without ``SAME_RARE``.
+    flags: int
+    #: Its item's number.
+    item: int
+    #: Its entry among the rare fields; empty for none.
+    rare: bytes
+
+
+class Behaviour(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One event as a window keeps it: of its id only the hash, of its text the beginning.
+
+    ``user_id`` is the account, where it is another than the window's subject.
     """
 
-    subject_id: str
-    events: tuple[Event, ...] = ()
-    revision: int = 0
-    era: int = 0
-    unresolved: bool = False
-
-    @property
-    def event_time_ms(self) -> int:
-        """Event time of the newest event, Unix ms; 0 for an empty window."""
-        return int(self.events[-1].ts) if self.events else 0
-
-    @property
-    def item_ids(self) -> set[str]:
-        """The distinct items in the window."""
-        return {event.item_id for event in self.events if event.item_id is not None}
-
-    def content(self) -> bytes:
-        """Give the canonical bytes of what is in the window: equal windows, equal bytes."""
-        return _encoder.encode([_to_row(event, self.subject_id) for event in self.events])
-
-
-def enters_window(event: Event) -> bool:
-    """Tell whether an event is a behaviour; an impression is what was shown, not done."""
-    return event.type is not EventType.IMPRESSION
-
-
-def fold(window: BehaviourWindow, events: Iterable[Event], limits: WindowLimits) -> BehaviourWindow:
-    """Give the window with ``events`` in it; the same object when nothing changed.
-
-    Pure. The events are of the window's subject and need no order. The old edge of the span is
-    exclusive: an event stays while ``ts > newest - span_ms``. The revision rises by one when
-    the content changed, however many events came.
-    """
-    arrived = [_cut_text(event, limits.text_chars) for event in events if enters_window(event)]
-    if not arrived:
-        return window
-    ids = {event.event_id for event in window.events}
-    in_order = len(arrived) == 1 or all(
-        earlier.order < later.order for earlier, later in itertools.pairwise(arrived)
-    )
-    if (
-        in_order
-        and (not window.events or window.events[-1].order < arrived[0].order)
-        and ids.isdisjoint(new_ids := {event.event_id for event in arrived})
-        and len(new_ids) == len(arrived)
-    ):
-        # The usual case: everything is new and newer than what is there.
-        ordered = [*window.events, *arrived]
-    else:
-        ordered = _merge(window.events, arrived)
-    folded = _within(ordered, limits)
-    if folded == window.events:
-        return window
-    return msgspec.structs.replace(window, events=folded, revision=window.revision + 1)
-
-
-def _merge(held: Iterable[Event], arrived: Iterable[Event]) -> list[Event]:
-    by_id = {event.event_id: event for event in held}
-    for event in arrived:
-        rival = by_id.get(event.event_id)
-        if rival is None or _outranks(event, rival):
-            by_id[event.event_id] = event
-    return sorted(by_id.values(), key=lambda event: event.order)
-
-
-def _within(ordered: list[Event], limits: WindowLimits) -> tuple[Event, ...]:
-    """Cut what lies beyond the limits; the newest event always stays."""
-    newest = ordered[-limits.max_events :]
-    oldest_ms = newest[-1].ts - limits.span_ms
-    if newest[0].ts > oldest_ms:
-        return tuple(newest)
-    first = next(i for i, event in enumerate(newest) if event.ts > oldest_ms)
-    return tuple(newest[first:])
-
-
-def touch(window: BehaviourWindow, *, unresolved: bool | None = None) -> BehaviourWindow:
-    """Give the window with its revision raised: the same content has to be encoded again."""
-    return msgspec.structs.replace(
-        window,
-        revision=window.revision + 1,
-        unresolved=window.unresolved if unresolved is None else unresolved,
-    )
-
-
-def _cut_text(event: Event, chars: int) -> Event:
-    if event.text is None or len(event.text) <= chars:
-        return event
-    return msgspec.structs.replace(event, text=event.text[:chars])
-
-
-def _outranks(event: Event, held: Event) -> bool:
-    if event.ts != held.ts:
-        return event.ts > held.ts
-    return event != held and event_digest(event) > event_digest(held)
-
-
-class _Row(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
-    """One event as a positional array; append fields at the end only, with a default."""
-
-    event_id: str
+    id_hash: bytes
     ts: int
     type: EventType
     item_id: str | None = None
-    # The account, where it is another than the subject (a person behind several accounts).
-    user_id: str | None = None
     text: str | None = None
     rating: float | None = None
     dwell_ms: int | None = None
@@ -167,101 +88,186 @@ class _Row(msgspec.Struct, array_like=True, omit_defaults=True, gc=False):
     position: int | None = None
     model_id: str | None = None
     propensity: float | None = None
+    user_id: str | None = None
     schema: int = 1
 
 
-class _StoredWindow(msgspec.Struct, array_like=True, gc=False):
-    format: int
+class BehaviourWindow(msgspec.Struct, frozen=True, gc=False):
+    """The events of one subject, oldest first. Immutable, so an encoder may hold it.
+
+    ``revision`` counts the reasons to encode this window again (an event, a catalogue change);
+    it orders writes and is no part of the window's identity: compare :meth:`content`.
+    ``era`` rises when Redis knows higher tokens than the worker that owns the partition.
+    ``unresolved`` says that an item in it was not known when it was last looked at.
+    """
+
     subject_id: str
-    era: int
-    generation: int
-    revision: int
-    unresolved: bool
-    rows: list[_Row]
+    data: bytes = b""
+    rare: bytes = b""
+    revision: int = 0
+    era: int = 0
+    unresolved: bool = False
+    items: ItemTable = SHARED
 
+    def __len__(self) -> int:
+        return len(self.data) // EVENT
 
-_encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(_StoredWindow)
+    @property
+    def event_time_ms(self) -> int:
+        """Event time of the newest event, Unix ms; 0 for an empty window."""
+        n = len(self.data) // EVENT
+        last = (ID + WORD) * n
+        return int.from_bytes(self.data[last - WORD : last], "little") >> 16
 
+    @property
+    def item_ids(self) -> set[str]:
+        """The distinct items in the window."""
+        names = self.items.names
+        return {names[number] for number in self.item_numbers() if number}
 
-def _to_row(event: Event, subject_id: str) -> _Row:
-    return _Row(
-        event.event_id,
-        int(event.ts),
-        event.type,
-        event.item_id,
-        None if event.user_id == subject_id else event.user_id,
-        event.text,
-        event.rating,
-        event.dwell_ms,
-        event.session_id,
-        event.platform,
-        event.domain,
-        event.request_id,
-        event.position,
-        event.model_id,
-        event.propensity,
-        event.schema,
-    )
+    @property
+    def events(self) -> tuple[Behaviour, ...]:
+        """The events one by one, oldest first: for tools and tests, it makes an object of each."""
+        return tuple(behaviour(row, self.items) for row in self.rows())
 
+    def item_numbers(self) -> tuple[int, ...]:
+        """Give the number of each event's item in ``items``; 0 for none."""
+        return unpack_numbers(self.data[(ID + WORD) * len(self) :])
 
-def _to_event(row: _Row, subject_id: str) -> Event:
-    return Event(
-        event_id=row.event_id,
-        user_id=subject_id if row.user_id is None else row.user_id,
-        type=row.type,
-        ts=EventTimeMs(row.ts),
-        item_id=row.item_id,
-        text=row.text,
-        rating=row.rating,
-        dwell_ms=row.dwell_ms,
-        session_id=row.session_id,
-        platform=row.platform,
-        domain=row.domain,
-        request_id=row.request_id,
-        position=row.position,
-        model_id=row.model_id,
-        propensity=row.propensity,
-        schema=row.schema,
-    )
+    def id_hashes(self) -> set[bytes]:
+        """Give the hashes of the event ids."""
+        return {self.data[i : i + ID] for i in range(0, ID * len(self), ID)}
 
+    def words_and_items(self) -> tuple[bytes, bytes]:
+        """Give the second and the third column."""
+        n = len(self)
+        return self.data[ID * n : (ID + WORD) * n], self.data[(ID + WORD) * n :]
 
-def window_to_bytes(window: BehaviourWindow, generation: int) -> bytes:
-    """Give the changelog record of a window: MessagePack array, format number first.
+    def rows(self) -> Iterator[Row]:
+        """Take the window apart."""
+        data, n = self.data, len(self)
+        words = struct.unpack_from(f"<{n}Q", data, ID * n)
+        entries = split(self.rare)
+        entry = b""
+        for i, (word, item) in enumerate(zip(words, self.item_numbers(), strict=True)):
+            flags = word & 0xFF
+            if flags & HAS_RARE and not (flags & SAME_RARE and i):
+                entry = next(entries)
+            yield Row(
+                word >> 16,
+                data[ID * i : ID * (i + 1)],
+                word >> 8 & 0xFF,
+                flags & ~SAME_RARE,
+                item,
+                entry if flags & HAS_RARE else b"",
+            )
 
-    Args:
-        generation: consumer-group generation of the worker that writes.
-    """
-    return _encoder.encode(
-        _StoredWindow(
-            _FORMAT,
-            window.subject_id,
-            window.era,
-            generation,
-            window.revision,
-            window.unresolved,
-            [_to_row(event, window.subject_id) for event in window.events],
+    def first(self, k: int) -> BehaviourWindow:
+        """Give the window of the ``k`` oldest events."""
+        n, data = len(self), self.data
+        words, items = data[ID * n : ID * n + WORD * k], (ID + WORD) * n
+        n_entries = sum(
+            1 for i, flag in enumerate(words[::WORD])
+            if flag & HAS_RARE and not (flag & SAME_RARE and i)
+        )  # fmt: skip
+        last = 0
+        for _ in range(n_entries):
+            last += first_length(self.rare[last:])
+        packed = data[: ID * k] + words + data[items : items + ITEM * k]
+        return msgspec.structs.replace(self, data=packed, rare=self.rare[:last])
+
+    def rare_after(self, k: int) -> bytes:
+        """Give the rare fields without the entries that only the ``k`` oldest events refer to."""
+        n, rare = len(self), self.rare
+        if not rare:
+            return rare
+        flags = self.data[ID * n : ID * n + WORD * (k + 1) : WORD]
+        for i in range(k):
+            shared = i + 1 < n and flags[i + 1] & HAS_RARE and flags[i + 1] & SAME_RARE
+            if flags[i] & HAS_RARE and not shared:
+                rare = rare[first_length(rare) :]
+        return rare
+
+    def begins_with(self, other: BehaviourWindow, k: int) -> bool:
+        """Tell whether this window begins with another's events but for its ``k`` oldest.
+
+        The two are of one table. False may also come of windows that were built in other ways.
+        """
+        n, n_other = len(self), len(other)
+        rest = n_other - k
+        ours, theirs = self.data, other.data
+        return (
+            rest <= n
+            and ours[: ID * rest] == theirs[ID * k : ID * n_other]
+            and ours[ID * n : ID * n + WORD * rest]
+            == theirs[ID * n_other + WORD * k : (ID + WORD) * n_other]
+            and ours[(ID + WORD) * n : (ID + WORD) * n + ITEM * rest]
+            == theirs[(ID + WORD) * n_other + ITEM * k :]
+            and self.rare.startswith(other.rare_after(k))
         )
+
+    def with_rows(self, rows: Iterable[Row]) -> BehaviourWindow:
+        """Give a window of these rows, which are in order; subject, token and table stay."""
+        ids, words, items, entries = list[bytes](), list[int](), list[int](), list[bytes]()
+        before = b""
+        for row in rows:
+            flags = row.flags
+            if row.rare:
+                if row.rare == before:
+                    flags |= SAME_RARE
+                else:
+                    entries.append(row.rare)
+            before = row.rare
+            ids.append(row.id_hash)
+            words.append(row.ts << 16 | row.code << 8 | flags)
+            items.append(row.item)
+        data = b"".join(ids) + struct.pack(f"<{len(words)}Q{len(items)}I", *words, *items)
+        return msgspec.structs.replace(self, data=data, rare=b"".join(entries))
+
+    def moved(self, items: ItemTable) -> BehaviourWindow:
+        """Give the same window by the numbers of another table."""
+        if items is self.items:
+            return self
+        first = (ID + WORD) * len(self)
+        data = self.data[:first] + items.moved(self.data[first:], self.items)
+        return msgspec.structs.replace(self, data=data, items=items)
+
+    def content(self) -> bytes:
+        """Give the canonical bytes of what is in the window: equal windows, equal bytes.
+
+        MessagePack array: hashes, words (little-endian u64), item ids, rare fields.
+        """
+        n = len(self)
+        words = bytearray(self.data[ID * n : (ID + WORD) * n])
+        if words:
+            words[0] &= ~SAME_RARE  # what it may be the same as is gone
+        ids = [self.items.id_of(number) for number in self.item_numbers()]
+        return msgspec.msgpack.encode((self.data[: ID * n], bytes(words), ids, self.rare))
+
+
+def behaviour(row: Row, items: ItemTable) -> Behaviour:
+    """Make an object of a row."""
+    rare: Rare = fields(row.rare)
+    return Behaviour(
+        id_hash=row.id_hash,
+        ts=row.ts,
+        type=TYPES[row.code],
+        item_id=items.id_of(row.item),
+        **msgspec.structs.asdict(rare),
     )
 
 
-def window_from_bytes(raw: bytes) -> tuple[BehaviourWindow, int]:
-    """Read a changelog record back; return the window and the generation that wrote it.
+def event_of(kept: Behaviour, subject_id: str, event_id: str) -> Event:
+    """Give the event that a window keeps, its text as short as it is kept."""
+    rest = msgspec.structs.asdict(kept)
+    del rest["id_hash"]
+    return Event(**{**rest, "event_id": event_id, "user_id": kept.user_id or subject_id})
 
-    Raises:
-        CorruptRecord: other bytes, or a format this version does not know.
-    """
-    try:
-        stored = _decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise CorruptRecord(f"window record of {len(raw)} bytes: {error}") from error
-    if stored.format != _FORMAT:
-        raise CorruptRecord(f"window record of format {stored.format}, expected {_FORMAT}")
-    window = BehaviourWindow(
-        subject_id=stored.subject_id,
-        events=tuple(_to_event(row, stored.subject_id) for row in stored.rows),
-        revision=stored.revision,
-        era=stored.era,
-        unresolved=stored.unresolved,
+
+def touch(window: BehaviourWindow, *, unresolved: bool | None = None) -> BehaviourWindow:
+    """Give the window with its revision raised: the same content has to be encoded again."""
+    return msgspec.structs.replace(
+        window,
+        revision=window.revision + 1,
+        unresolved=window.unresolved if unresolved is None else unresolved,
     )
-    return window, stored.generation

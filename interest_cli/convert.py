@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from interest.errors import BadInput
-from interest.event import Event, EventTimeMs, EventType, encode_event
+from interest.event import Event, EventType, encode_event
 from interest.item import Item, encode_item
 
 DOMAIN: Final = "online-retail"
@@ -188,12 +188,12 @@ def _parse(row: dict[str, str], invoice: str, number: int) -> _Line | str:
     return _Line(event, description, price)
 
 
-def _time_ms(text: str) -> EventTimeMs:
+def _time_ms(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         moment = datetime.strptime(text, _SPREADSHEET_DATE)
-    return EventTimeMs(int(moment.replace(tzinfo=UTC).timestamp()) * 1000)
+    return int(moment.replace(tzinfo=UTC).timestamp()) * 1000
 
 
 def _write(
@@ -209,7 +209,7 @@ def _write(
         Item(item_id=code, title=_usual(titles[code]), price=_usual(prices[code]), domain=DOMAIN)
         for code in sorted({event.item_id for event in events if event.item_id})
     ]
-    events = sorted(events, key=lambda event: event.order)
+    events = sorted(events, key=lambda event: (event.ts, event.event_id))
     events_path = out_dir / "events.jsonl.gz"
     items_path = out_dir / "items.jsonl.gz"
     try:

@@ -153,7 +153,7 @@ def _moment(text: str) -> int | None:
     if ago is not None:
         return system_clock() - int(ago[1]) * _UNIT_MS[ago[2]]
     try:
-        return int(parse_time_ms(text))
+        return parse_time_ms(text)
     except ValueError as error:
         raise BadInput(
             f"{text!r} is no time: write 2026-01-31T12:00:00Z, or 90m, 12h, 7d for how long ago"

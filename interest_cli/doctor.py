@@ -159,5 +159,6 @@ async def check_model(settings: Settings) -> str:
     config = loaded.bundle.config
     return (
         f"{config.text_model.reference}, {config.text_model.dim} dimensions, "
-        f"{config.text_model.pooling} pooling; model id {loaded.bundle.model_id}"
+        f"{config.text_model.pooling} pooling; {config.user_encoder} encoder, "
+        f"{loaded.bundle.dim} dimensions; model id {loaded.bundle.model_id}"
     )

@@ -19,10 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interest.bundle import ModelBundle
+from interest.encoded_items import EncodedItems
 from interest.event import Event
-from interest.item import EncodedItem, Item
+from interest.fold import fold
+from interest.item import Item
+from interest.item_table import ItemTable
 from interest.ports import ItemEncoder, UserEncoder
-from interest.window import BehaviourWindow, WindowLimits, fold
+from interest.window import BehaviourWindow, WindowLimits
 
 _EVENTS_PER_FOLD: Final = 16_384
 _ITEMS_PER_BATCH: Final = 512
@@ -103,14 +106,17 @@ def replay(
 def fold_log(events: Iterable[Event], limits: WindowLimits) -> dict[str, BehaviourWindow]:
     """Fold a log into the windows of its subjects; a user who only saw impressions has none."""
     windows: dict[str, BehaviourWindow] = {}
+    items = ItemTable()
     for chunk in _chunks(events, _EVENTS_PER_FOLD):
         by_subject: defaultdict[str, list[Event]] = defaultdict(list)
         for event in chunk:
             by_subject[event.user_id].append(event)
         for subject_id, new in by_subject.items():
-            held = windows.get(subject_id) or BehaviourWindow(subject_id=subject_id)
+            held = windows.get(subject_id)
+            if held is None:
+                held = BehaviourWindow(subject_id, items=items)
             folded = fold(held, new, limits)
-            if folded.events:
+            if len(folded):
                 windows[subject_id] = folded
     return windows
 
@@ -133,8 +139,8 @@ def write_parquet(path: Path, users: Iterable[ReplayedUser], model_id: str) -> i
             "model_id": model_id,
             "vector": user.vectors.ravel(),
             "n_interests": len(user.vectors),
-            "event_time_ms": int(user.window.event_time_ms),
-            "n_events": len(user.window.events),
+            "event_time_ms": user.window.event_time_ms,
+            "n_events": len(user.window),
             "window": user.window.content(),
         }
         for user in users
@@ -144,15 +150,15 @@ def write_parquet(path: Path, users: Iterable[ReplayedUser], model_id: str) -> i
 
 def _encode_items(
     catalogue: dict[str, Item], encoder: ItemEncoder, progress: Progress | None
-) -> dict[str, EncodedItem]:
-    encoded: dict[str, EncodedItem] = {}
+) -> EncodedItems:
+    vectors = np.zeros((len(catalogue), encoder.dim), np.float32)
+    n_done = 0
     for batch in _chunks(catalogue.values(), _ITEMS_PER_BATCH):
-        vectors = encoder.encode_items(batch)  # (N, D)
-        for item, vector in zip(batch, vectors, strict=True):
-            encoded[item.item_id] = EncodedItem(item=item, vector=vector)
+        vectors[n_done : n_done + len(batch)] = encoder.encode_items(batch)  # (N, D)
+        n_done += len(batch)
         if progress is not None:
-            progress("items", len(encoded), len(catalogue))
-    return encoded
+            progress("items", n_done, len(catalogue))
+    return EncodedItems(list(catalogue.values()), vectors)
 
 
 def _micro_batches(

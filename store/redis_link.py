@@ -7,7 +7,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline
@@ -37,6 +37,10 @@ _COMMAND: Final = re.compile(
     r"Command # \d+ \(.*\) of pipeline caused error: \((.*?),?\)\Z", re.DOTALL
 )
 _CUT_OFF: Final = re.compile(r"closed by server|reset by peer|Broken pipe")
+
+
+#: What commands are queued in.
+Commands: TypeAlias = Pipeline
 
 
 class _TlsConnection(SSLConnection):
@@ -125,6 +129,17 @@ class RedisLink:
                 for script in SCRIPTS:
                     await self.redis.script_load(script.text)
                 return await self._execute(queue)
+
+    async def ask(self, queue: Callable[[Pipeline], None]) -> list[Any]:
+        """Read in one pipeline; a key that is of another type than ours reads as None."""
+        pipeline = self.redis.pipeline(transaction=False)
+        queue(pipeline)
+        async with self.translated():
+            answers = await pipeline.execute(raise_on_error=False)
+            for answer in answers:
+                if isinstance(answer, Exception) and not is_foreign(answer):
+                    raise answer
+        return [None if isinstance(answer, Exception) else answer for answer in answers]
 
     async def _execute(self, queue: Callable[[Pipeline], None]) -> list[Any]:
         pipeline = self.redis.pipeline(transaction=False)

@@ -30,7 +30,6 @@ from interest import metrics as m
 from interest.errors import ServiceUnavailable
 from interest.ports import Metrics, UserVectorStore
 from interest.settings import Settings
-from interest.window import BehaviourWindow
 from streams.dirty import DirtyUsers
 from streams.outbox import Outbox, Record, backoff_s
 from streams.partitions import Partition
@@ -142,7 +141,12 @@ class Checkpoint:
             await self._write(partition)
 
     async def _write(self, partition: Partition) -> None:
-        changed, partition.changed = partition.changed, {}
+        waiting = list(partition.unfolded)
+        for first in range(0, len(waiting), _SLICE):
+            for subject_id in waiting[first : first + _SLICE]:
+                partition.fold(subject_id)
+            await asyncio.sleep(0)
+        changed, partition.changed = partition.changed, set()
         # Markers first: what a crash leaves of the rest is older than they are.
         marked, removed = dict(partition.marked), dict(partition.removed)
         try:
@@ -155,15 +159,6 @@ class Checkpoint:
                 records: list[Record] = []
                 for subject_id in subjects[first : first + _SLICE]:
                     held = partition.held.get(subject_id)
-                    now = () if held is None else held.window.events
-                    partition.popular.replace(changed[subject_id].events, now)
-                    # Popular counts now stand at this, whatever fails below.
-                    written = (
-                        BehaviourWindow(subject_id=subject_id) if held is None else held.window
-                    )
-                    changed[subject_id] = written
-                    if subject_id in partition.changed:  # since this write began
-                        partition.changed[subject_id] = written
                     if held is not None:
                         records.append(self._records.window(partition.number, held))
                 await self._send(partition, records)
@@ -172,9 +167,8 @@ class Checkpoint:
                 [self._records.tombstone(partition.number, gone) for gone in removed.values()],
             )
         except BaseException:
-            # Not written, or not known to be: the next checkpoint writes them again. What
-            # changed meanwhile keeps its place, with the content popular counts stand at.
-            partition.changed = {**partition.changed, **changed}
+            # Not written, or not known to be: the next checkpoint writes them again.
+            partition.changed |= changed
             raise
         _drop_same(partition.marked, marked)
         _drop_same(partition.removed, removed)

@@ -18,25 +18,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interest.errors import EncoderUnavailable
-from interest.event import Event, EventTimeMs, EventType
+from interest.event import Event, EventType
+from interest.fold import joined, window_of
 from interest.item import EncodedItem
 from interest.ports import UserEncoder
-from interest.window import BehaviourWindow, WindowLimits, fold
+from interest.window import BehaviourWindow, Row, WindowLimits
 
 log = logging.getLogger(__name__)
 
 _UNIT_TOLERANCE: Final = 1e-2
-_CANARY: Final = BehaviourWindow(
-    subject_id="canary",
-    events=(
+_CANARY: Final = window_of(
+    "canary",
+    [
         Event(
             event_id="canary",
             user_id="canary",
             type=EventType.SEARCH,
-            ts=EventTimeMs(1_700_000_000_000),
+            ts=1_700_000_000_000,
             text="a red mug",
-        ),
-    ),
+        )
+    ],
 )
 
 Items = Mapping[str, EncodedItem]
@@ -53,7 +54,7 @@ class Isolated(NamedTuple):
     """A window without the events that no encode takes, and these events."""
 
     window: BehaviourWindow
-    poison: tuple[Event, ...]
+    poison: tuple[Row, ...]
 
 
 class WindowEncoding:
@@ -135,19 +136,18 @@ class WindowEncoding:
         Raises:
             EncoderUnavailable: the device stopped working meanwhile; a retry is safe.
         """
-        base = msgspec.structs.replace(window, events=())
+        base = window.with_rows(())
         if sound is not None and await self._works(sound, items):
-            base = msgspec.structs.replace(window, events=sound.events)
-        held = {event.event_id: event for event in base.events}
-        poison: list[Event] = []
-        for event in window.events:
-            if held.get(event.event_id) == event:
+            base = base.with_rows(sound.moved(window.items).rows())
+        poison: list[Row] = []
+        for row in window.rows():
+            candidate = joined(base, window.with_rows([row]), self._limits)
+            if candidate is base:
                 continue
-            candidate = fold(base, [event], self._limits)
             if await self._works(candidate, items):
                 base = candidate
             else:
-                poison.append(event)
+                poison.append(row)
         return Isolated(msgspec.structs.replace(base, revision=window.revision), tuple(poison))
 
     async def _works(self, window: BehaviourWindow, items: Items) -> bool:
@@ -156,8 +156,6 @@ class WindowEncoding:
         except Exception:
             again = await self._alone(window, items)
             if isinstance(again, Exception):
-                log.info(
-                    "%d events cannot be encoded: %s", len(window.events), type(again).__name__
-                )
+                log.info("%d events cannot be encoded: %s", len(window), type(again).__name__)
                 return False
         return True

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from interest.item_table import ItemTable
 from interest.window import touch
 from streams.dirty import DirtyUsers
 from streams.partitions import Partition
@@ -57,14 +58,19 @@ class Holders:
             await asyncio.sleep(max(_SHORTEST_PAUSE_S, 4 * spent_s))
 
     async def _scan(self, partition: Partition, items: frozenset[str]) -> None:
+        table: ItemTable | None = None
+        numbers: set[int] = set()
         for i, (subject_id, held) in enumerate(list(partition.held.items())):
             if i % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
-            if any(event.item_id in items for event in held.window.events):
-                # Looked up again: the window may have moved on while this scan slept.
-                current = partition.held.get(subject_id)
-                if current is None:
+            window = held.window
+            if window.items is not table:  # the first time, and after a compaction
+                table = window.items
+                numbers = {n for n in map(table.find, items) if n is not None}
+            if not numbers.isdisjoint(window.item_numbers()):
+                # Looked up again: it may have left while this scan slept, and it has moved on.
+                if subject_id not in partition.held:
                     continue
                 # Under our generation: a former owner may have raised the revision as often.
-                partition.replace(touch(current.window), self._progress.generation)
+                partition.replace(touch(partition.window(subject_id)), self._progress.generation)
                 self._dirty.mark(subject_id, partition.number, None)

@@ -8,17 +8,19 @@ import msgspec
 
 from interest import metrics as m
 from interest.clock import Clock
-from interest.event import Event
+from interest.event import Event, id_hash, name_of
+from interest.fold import joined, only
 from interest.ports import Metrics
-from interest.window import WindowLimits, fold
+from interest.window import Row, WindowLimits, behaviour, event_of
 from streams.dead_letters import POISON, poison_letter
 from streams.dirty import DirtyUsers
 from streams.encoding import Isolated, WindowEncoding
-from streams.micro_batches import Job, Poisoned
+from streams.micro_batches import Poisoned
 from streams.outbox import Outbox
 from streams.partitions import Partition, is_forgotten
 from streams.progress import Progress
 from streams.topics import TopicNames
+from streams.upserts import Job
 from streams.windows import WindowStore
 
 log = logging.getLogger(__name__)
@@ -58,7 +60,7 @@ class Poison:
         """
         job = found.job
         isolated = await self._encoding.isolate(job.held.window, job.held.sound, found.items)
-        letters = [event for event in isolated.poison if not self._is_forgotten(event, job)]
+        letters = [row for row in isolated.poison if not self._is_forgotten(row, job)]
         if letters:
             log.warning("%d events of a user cannot be encoded (%s)", len(letters),
                         type(found.error).__name__)  # fmt: skip
@@ -66,12 +68,12 @@ class Poison:
                 [
                     poison_letter(
                         self._names.dead_letters,
-                        event,
+                        _event(row, job),
                         job.mark.partition,
                         found.error,
                         self._clock(),
                     )
-                    for event in letters
+                    for row in letters
                 ]
             )
             self._metrics.count(m.POISON, len(letters))
@@ -82,29 +84,31 @@ class Poison:
             self._dirty.mark(job.mark.subject_id, partition.number, job.mark.since_ms)
         self._dirty.confirm([job.mark])
 
-    def _is_forgotten(self, event: Event, job: Job) -> bool:
+    def _is_forgotten(self, row: Row, job: Job) -> bool:
         """Tell whether an event's person was forgotten meanwhile, and its letter must not be."""
         partition = self._windows.partitions.get(job.mark.partition)
         marker = None if partition is None else partition.marker(job.mark.subject_id)
-        return marker is not None and is_forgotten(
-            int(event.ts), job.held.ahead.get(event.event_id), marker
-        )
+        return marker is not None and is_forgotten(row.ts, job.held.ahead.get(row.id_hash), marker)
 
     def _put_in_place(self, partition: Partition, found: Poisoned, isolated: Isolated) -> None:
         tried = found.job.held.window
         window = partition.window(tried.subject_id)
-        poison = {event.event_id for event in isolated.poison}
+        poison = {row.id_hash for row in isolated.poison}
         if not poison:
             return
-        kept = [event for event in window.events if event.event_id not in poison]
-        # What the poison had pushed out comes back, except to a person forgotten meanwhile.
-        base = isolated.window.events if partition.marker(tried.subject_id) is None else ()
-        clean = fold(
-            msgspec.structs.replace(window, events=base),
-            [event for event in kept if event not in base],
-            self._limits,
-        )
+        clean = only(window, lambda ts, hashed: hashed not in poison)
+        if partition.marker(tried.subject_id) is None:
+            # What the poison had pushed out comes back, except to a person forgotten meanwhile.
+            clean = joined(clean, isolated.window, self._limits)
         partition.replace(
             msgspec.structs.replace(clean, revision=window.revision + 1),
             self._progress.generation,
         )
+
+
+def _event(row: Row, job: Job) -> Event:
+    """Give the event of a row; of one that was encoded before, the id may not be known any more."""
+    window = job.held.window
+    ids = {id_hash(event_id): event_id for event_id in job.held.fresh}
+    event_id = ids.get(row.id_hash) or name_of(row.id_hash)
+    return event_of(behaviour(row, window.items), window.subject_id, event_id)

@@ -7,52 +7,79 @@ that a woken zombie wrote last must not win over what its successor wrote before
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from interest.errors import CorruptRecord
+from interest.event import id_hash
+from interest.fold import joined, only
 from interest.forgetting import Marker
+from interest.item_table import SHARED, ItemTable
 from interest.ports import Sealer
 from interest.sealing import IN_THE_CLEAR, is_sealed, place
 from interest.vector import Token
-from interest.window import BehaviourWindow, window_from_bytes, window_to_bytes
+from interest.window import ID, BehaviourWindow, WindowLimits
+from interest.window_bytes import window_from_bytes, window_to_bytes
 from streams.outbox import Record
 
 _TOKEN: Final = struct.Struct("<IIQ")
 _TOKEN_HEADER: Final = "token"
-#: Arrival of the events whose own time lies after it: event id → Unix ms, MessagePack.
+#: Arrival of the events whose own time lies after it: hash of the id → Unix ms, MessagePack.
 _AHEAD_HEADER: Final = "ahead"
-#: The window as it was last encoded, where what came since has pushed events out of it: if that
-#: is poison, they must come back, also after a crash.
+#: What was in the window when it was last encoded, and what came since has pushed out: if that is
+#: poison, it must come back, also after a crash.
 _SOUND_HEADER: Final = "sound"
 #: No UTF-8 text begins with this byte, so a marker's key is never a subject's.
 MARKER_KEY: Final = b"\xff"
-_NOBODY_AHEAD: Final[Mapping[str, int]] = {}
+#: Ids noted before it is looked which are still of use: twice a window of the usual size.
+_FRESH: Final = 100
+_NOBODY_AHEAD: Final[Mapping[bytes, int]] = {}
+#: A join of parts of one window loses nothing, whatever the bundle's limits are.
+_NO_LIMITS: Final = WindowLimits(max_events=1000, span_ms=2**62)
 
-_ahead_decoder = msgspec.msgpack.Decoder(dict[str, int])
+_ahead_decoder = msgspec.msgpack.Decoder(dict[bytes, int])
 _marker_decoder = msgspec.msgpack.Decoder(Marker)
 
 
-class Held(msgspec.Struct):
+class Held(msgspec.Struct, gc=False):
     """A window in memory, and the generation of the worker that last changed it.
 
     ``touched_ms`` is when that was, by the wall clock. ``ahead`` keeps the arrival (Unix ms) of
-    events whose own time lies after it: whether they came before a request to forget cannot be
-    told from the window. ``sound`` is the window as it was last encoded, where that is known.
+    events whose own time lies after it, by the hash of the id: whether they came before a request
+    to forget cannot be told from the window. ``sound`` is the window as it was last encoded, where
+    that is known. ``fresh`` are the ids of what came since, since a window keeps no id and a dead
+    letter needs it; there may be more in it.
     """
 
     window: BehaviourWindow
     generation: int
     touched_ms: int = 0
-    ahead: Mapping[str, int] = _NOBODY_AHEAD
+    ahead: Mapping[bytes, int] = _NOBODY_AHEAD
     sound: BehaviourWindow | None = None
+    fresh: tuple[str, ...] = ()
 
     @property
     def token(self) -> Token:
         """What orders writes of this window."""
         return Token(self.window.era, self.generation, self.window.revision)
+
+    def note(self, ahead: Mapping[bytes, int] | None, fresh: Sequence[str]) -> None:
+        """Take note of what a window does not keep of its new events."""
+        self.fresh = (*self.fresh, *fresh)
+        if ahead or self.ahead or len(self.fresh) > _FRESH:
+            self.trim(ahead)
+
+    def trim(self, ahead: Mapping[bytes, int] | None = None) -> None:
+        """Let go what is noted of events that are not in the window any more."""
+        if not (ahead or self.ahead or self.fresh):
+            return
+        ids = self.window.id_hashes()
+        self.fresh = tuple({i: None for i in self.fresh if id_hash(i) in ids})
+        if ahead or self.ahead:
+            here = {**self.ahead, **(ahead or {})}
+            self.ahead = {hashed: ms for hashed, ms in here.items() if hashed in ids}
 
 
 class Tombstone(msgspec.Struct, frozen=True):
@@ -70,20 +97,26 @@ class WindowRecords:
             well, so that encryption can be turned on. Markers and tombstones hold no person.
     """
 
-    def __init__(self, topic: str, sealer: Sealer = IN_THE_CLEAR) -> None:
+    def __init__(
+        self, topic: str, sealer: Sealer = IN_THE_CLEAR, items: ItemTable = SHARED
+    ) -> None:
         self._topic = topic
         self._sealer = sealer
+        #: What numbers the items of windows that are read.
+        self.items = items
 
     def window(self, partition: int, held: Held) -> Record:
         """Make the record of a window."""
         key = held.window.subject_id.encode()
-        value = self._seal("window", key, window_to_bytes(held.window, held.generation))
+        value = window_to_bytes(held.window, held.generation, held.fresh)
+        value = self._seal("window", key, value)
         headers: list[tuple[str, bytes]] = []
         if held.ahead:
             ahead = self._seal(_AHEAD_HEADER, key, msgspec.msgpack.encode(held.ahead))
             headers.append((_AHEAD_HEADER, ahead))
-        if held.sound is not None and _has_pushed_out(held.window, held.sound):
-            sound = window_to_bytes(held.sound, held.generation)
+        out = _pushed_out(held.window, held.sound)
+        if out is not None:
+            sound = window_to_bytes(out, held.generation)
             headers.append((_SOUND_HEADER, self._seal(_SOUND_HEADER, key, sound)))
         return Record(self._topic, key, value, partition=partition, headers=tuple(headers))
 
@@ -122,7 +155,8 @@ class WindowRecords:
             ahead = headers.get(_AHEAD_HEADER)
             if ahead:
                 ahead = self._open(_AHEAD_HEADER, key, ahead)
-            window, generation = window_from_bytes(self._open("window", key, record.value))
+            raw = self._open("window", key, record.value)
+            window, generation, fresh = window_from_bytes(raw, self.items)
             sound = headers.get(_SOUND_HEADER)
             if sound:
                 sound = self._open(_SOUND_HEADER, key, sound)
@@ -131,7 +165,10 @@ class WindowRecords:
                 generation,
                 touched_ms=int(record.timestamp),
                 ahead=_ahead_decoder.decode(ahead) if ahead else _NOBODY_AHEAD,
-                sound=window_from_bytes(sound)[0] if sound else window,
+                sound=_sound(
+                    window, fresh, window_from_bytes(sound, self.items).window if sound else None
+                ),
+                fresh=fresh,
             )
         except (msgspec.DecodeError, UnicodeDecodeError, struct.error) as error:
             raise CorruptRecord(f"changelog record: {error}") from error
@@ -143,12 +180,29 @@ class WindowRecords:
         return self._sealer.open(raw, place(kind, self._topic, key)) if is_sealed(raw) else raw
 
 
-def _has_pushed_out(window: BehaviourWindow, sound: BehaviourWindow) -> bool:
-    """Tell whether events that could be encoded have left a window whose new ones were not yet."""
-    if sound.events is window.events:
-        return False
-    ids = {event.event_id for event in window.events}
-    return any(event.event_id not in ids for event in sound.events)
+def _pushed_out(window: BehaviourWindow, sound: BehaviourWindow | None) -> BehaviourWindow | None:
+    """Give what could be encoded, and left a window whose new events were not yet."""
+    if sound is None or sound.data == window.data or not sound.data:
+        return None
+    sound = sound.moved(window.items)
+    at = sound.data.find(window.data[:ID], 0, ID * len(sound)) if window.data else -1
+    if at >= 0 and at % ID == 0 and window.begins_with(sound, at // ID):
+        # The usual case: it left at the old end, and the rest stands as it was.
+        return sound.first(at // ID) if at else None
+    here = set(window.rows())
+    gone = [row for row in sound.rows() if row not in here]
+    return sound.with_rows(gone) if gone else None
+
+
+def _sound(
+    window: BehaviourWindow, fresh: tuple[str, ...], out: BehaviourWindow | None
+) -> BehaviourWindow:
+    """Give back the window as it was last encoded, as far as that was written."""
+    if not fresh and out is None:
+        return window
+    hashes = {id_hash(event_id) for event_id in fresh}
+    sound = only(window, lambda ts, hashed: hashed not in hashes)
+    return sound if out is None else joined(sound, out, _NO_LIMITS)
 
 
 def marker_key(marker: Marker) -> bytes:

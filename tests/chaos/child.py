@@ -16,11 +16,12 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from interest.event import Event, decode_event
+from interest.event import decode_event
+from interest.fold import window_of
 from interest.item import EncodedItem, Item
 from interest.metrics import NoMetrics
 from interest.settings import Settings
-from interest.window import BehaviourWindow
+from interest.window import Behaviour, BehaviourWindow
 from interest_cli.replay import LoadedBundle
 from interest_cli.wiring import open_worker
 from streams.topics import TopicNames
@@ -115,9 +116,12 @@ class Child:
 
 
 def windows(worker: Worker) -> dict[str, list[dict[str, Any]]]:
-    """Give the windows a worker holds: user → events, oldest first, as the contract names them."""
+    """Give the windows a worker holds: user → events, oldest first, as the contract names them.
+
+    But for ``event_id``, of which a window keeps the hash: ``id_hash`` in hex.
+    """
     return {
-        subject_id: [event_fields(event) for event in held.window.events]
+        subject_id: [event_fields(kept, subject_id) for kept in held.window.events]
         for partition in worker.windows.partitions.values()
         for subject_id, held in partition.held.items()
     }
@@ -139,11 +143,13 @@ def dump(worker: Worker, path: Path) -> None:
     path.write_bytes(msgspec.json.encode(windows(worker)))
 
 
-def event_fields(event: Event) -> dict[str, Any]:
+def event_fields(kept: Behaviour, subject_id: str) -> dict[str, Any]:
     """Give the fields of an event that are there."""
-    fields = {name: getattr(event, name) for name in event.__struct_fields__}
+    fields = {name: getattr(kept, name) for name in kept.__struct_fields__}
+    fields["id_hash"] = kept.id_hash.hex()
+    fields["user_id"] = kept.user_id or subject_id
     return {
-        name: str(value) if name == "type" else int(value) if name == "ts" else value
+        name: str(value) if name == "type" else value
         for name, value in fields.items()
         if value is not None and name != "schema"
     }
@@ -173,7 +179,7 @@ def encode(loaded: LoadedBundle, path: Path) -> None:
 
 def _window(user: str, events: Sequence[dict[str, Any]]) -> BehaviourWindow:
     decoded = (decode_event(json.dumps({**event, "user_id": user}).encode()) for event in events)
-    return BehaviourWindow(subject_id=user, events=tuple(decoded))
+    return window_of(user, decoded)
 
 
 async def _run(spec: Spec, loaded: LoadedBundle) -> None:

@@ -9,7 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from interest.event import Event
-from interest.window import BehaviourWindow, WindowLimits, enters_window
+from interest.fold import Change, difference, enters_window, row_of
+from interest.window import BehaviourWindow, WindowLimits
 from store import redis_link, redis_vectors, scripts
 from streams import ingest
 from streams.checkpoint import Checkpoint
@@ -50,16 +51,20 @@ def no_event_id() -> None:
 
     def faulty(
         window: BehaviourWindow, events: Iterable[Event], limits: WindowLimits
-    ) -> BehaviourWindow:
-        arrived = [event for event in events if enters_window(event)]
+    ) -> Change | None:
+        arrived = [
+            row_of(event, window.subject_id, window.items, limits.text_chars)
+            for event in events
+            if enters_window(event)
+        ]
         if not arrived:
-            return window
-        ordered = sorted([*window.events, *arrived], key=lambda event: event.order)
-        newest = ordered[-limits.max_events :]
-        kept = tuple(event for event in newest if event.ts > newest[-1].ts - limits.span_ms)
-        return msgspec.structs.replace(window, events=kept, revision=window.revision + 1)
+            return None
+        newest = sorted([*window.rows(), *arrived])[-limits.max_events :]
+        kept = [row for row in newest if row.ts > newest[-1].ts - limits.span_ms]
+        folded = window.with_rows(kept)
+        return difference(window, msgspec.structs.replace(folded, revision=window.revision + 1))
 
-    vars(ingest)["fold"] = faulty
+    vars(ingest)["change"] = faulty
 
 
 def last_record() -> None:

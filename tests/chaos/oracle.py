@@ -10,6 +10,8 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+import xxhash
+
 MAX_EVENTS: Final = 50
 SPAN_MS: Final = 30 * 24 * 60 * 60 * 1000
 #: Header of the harness on records that are meant to be dead letters.
@@ -72,10 +74,34 @@ def windows(records: Iterable[Logged], forgotten: Mapping[str, int]) -> dict[str
             by_id[event["event_id"]] = event
     found: dict[str, list[Event]] = {}
     for user, by_id in by_user.items():
-        ordered = sorted(by_id.values(), key=lambda event: (event["ts"], event["event_id"]))
+        ordered = sorted(by_id.values(), key=lambda event: (event["ts"], hashed(event)))
         newest = ordered[-MAX_EVENTS:]
         oldest_ms = newest[-1]["ts"] - SPAN_MS
         found[user] = [event for event in newest if event["ts"] > oldest_ms]
+    return found
+
+
+def hashed(event: Event) -> str:
+    """Give what a window keeps of an event's id: its XXH3-64, 16 hex digits."""
+    return xxhash.xxh3_64_hexdigest(event["event_id"].encode())
+
+
+def named(
+    windows_: Mapping[str, Iterable[Event]], records: Iterable[Logged]
+) -> dict[str, list[Event]]:
+    """Give windows of a worker the event ids of the log for their hashes; all else stays."""
+    names: dict[str, str] = {}
+    for record in records:
+        if record.mark != POISON:
+            event = json.loads(record.value or b"")
+            names[hashed(event)] = event["event_id"]
+    found: dict[str, list[Event]] = {}
+    for user, events in windows_.items():
+        found[user] = []
+        for event in events:
+            rest = {key: value for key, value in event.items() if key != "id_hash"}
+            event_id = names.get(event["id_hash"], f"unknown {event['id_hash']}")
+            found[user].append({"event_id": event_id, **rest})
     return found
 
 

@@ -29,10 +29,21 @@ def ids(records: list[Logged], forgotten: dict[str, int] | None = None) -> list[
     return [event["event_id"] for event in found.get("u", [])]
 
 
-def test_a_window_is_a_set_by_id_ordered_by_time_and_id() -> None:
+def test_a_window_is_a_set_by_id_ordered_by_time_and_hash_of_the_id() -> None:
     records = [logged("b", T0), logged("c", T0 + 1), logged("a", T0), logged("b", T0)]
-    assert ids(records) == ["a", "b", "c"]
+    # XXH3-64: a e6c6…, b 575a….
+    assert ids(records) == ["b", "a", "c"]
     assert ids([*records, logged("a", T0 + 2)]) == ["b", "c", "a"]  # the greater time counts
+
+
+def test_a_window_that_names_an_event_nobody_produced_is_told_from_the_log() -> None:
+    log = [logged("a", T0)]
+    kept = {"ts": T0, "type": "click", "item_id": "i", "user_id": "u"}
+    [known, unknown] = oracle.named(
+        {"u": [{**kept, "id_hash": oracle.hashed({"event_id": name})} for name in ("a", "b")]}, log
+    )["u"]
+    assert known == json.loads(log[0].value or b"")
+    assert unknown["event_id"] == f"unknown {oracle.hashed({'event_id': 'b'})}"
 
 
 def test_a_window_holds_the_newest_50_of_30_days() -> None:

@@ -120,7 +120,7 @@ async def _read(rig: Rig, vectors: dict[str, StoredVector | None]) -> Found:
             letters.pop(name, None)
         else:
             letters[name] = letter
-    windows = json.loads(windows_path.read_bytes())
+    windows = oracle.named(json.loads(windows_path.read_bytes()), log)
     return Found(log, forgotten, expected, windows, vectors, encoded, letters)
 
 

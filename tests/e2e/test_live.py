@@ -15,7 +15,7 @@ import redis
 from aiokafka import AIOKafkaConsumer
 
 from interest.vector import Token, vector_from_bytes
-from interest.window import window_from_bytes
+from interest.window_bytes import window_from_bytes
 from tests.conftest import Servers
 from tests.e2e.conftest import EVENTS, ITEMS, interest, running, until
 from tests.e2e.test_demo import rows
@@ -112,7 +112,7 @@ async def _windows(bootstrap: str, topic: str) -> dict[str, bytes]:
         for tp, end in ends.items():
             while await consumer.position(tp) < end:
                 for record in (await consumer.getmany(tp, timeout_ms=1000)).get(tp, []):
-                    window, generation = window_from_bytes(record.value)
+                    window, generation, _ = window_from_bytes(record.value)
                     token = Token(window.era, generation, window.revision)
                     held = best.get(window.subject_id)
                     if held is None or token >= held[0]:

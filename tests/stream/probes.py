@@ -194,7 +194,7 @@ async def folded(worker: Worker, n_events: int) -> None:
 def windows(worker: Worker) -> dict[str, int]:
     """Give the number of events in each window that this worker holds."""
     return {
-        subject_id: len(held.window.events)
+        subject_id: len(held.window)
         for partition in worker.windows.partitions.values()
         for subject_id, held in partition.held.items()
     }

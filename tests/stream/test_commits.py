@@ -23,7 +23,7 @@ from aiokafka.errors import (
 )
 
 from interest.partition import partition_of
-from interest.window import window_from_bytes
+from interest.window_bytes import window_from_bytes
 from interest_cli.services import EmbeddedServices
 from streams.outbox import Record
 from streams.transport import ChunkConsumer

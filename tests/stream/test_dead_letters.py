@@ -10,7 +10,7 @@ import pytest
 
 from interest.clock import system_clock
 from interest.errors import BadInput, InvalidEvent, InvalidItem
-from interest.event import decode_event
+from interest.event import decode_event, id_hash
 from interest.metrics import NoMetrics
 from interest.partition import partition_of
 from streams.dead_letter_desk import Lying, Selection, find, letters, letters_of, purge, remove
@@ -61,9 +61,9 @@ async def desk(harness: Harness) -> Desk:
     return Desk(harness)
 
 
-def window_of(worker: Any, user_id: str) -> list[str]:
+def window_of(worker: Any, user_id: str) -> list[bytes]:
     number = partition_of(user_id, len(worker.windows.partitions))
-    return [e.event_id for e in worker.windows.partition(number).window(user_id).events]
+    return [e.id_hash for e in worker.windows.partition(number).window(user_id).events]
 
 
 async def test_of_the_records_under_one_key_the_newest_counts(desk: Desk) -> None:
@@ -127,14 +127,14 @@ async def test_an_event_that_is_valid_now_is_folded_as_if_it_had_come_in_time(de
     assert report.refused == Counter({"malformed_json": 1})
     async with harness.worker() as worker:
         await harness.idle(worker)
-        assert window_of(worker, "u") == ["a", "b"]
+        assert window_of(worker, "u") == [id_hash("a"), id_hash("b")]
         # A second run finds nothing of it, and an event that comes twice counts once.
         again = await redrive(harness.settings, Selection())
         assert again.sent == Counter()
         await desk.send(desk.letter(refused, offset=0))
         assert (await redrive(harness.settings, Selection())).sent.total() == 1
         await harness.idle(worker)
-        assert window_of(worker, "u") == ["a", "b"]
+        assert window_of(worker, "u") == [id_hash("a"), id_hash("b")]
     [kept] = await desk.lying()
     assert kept.letter.last.reason == kept.letter.origin.first.reason == "malformed_json"
     assert kept.letter.last.time_ms > kept.letter.origin.first.time_ms == T0 + 1
@@ -237,7 +237,7 @@ async def test_a_poison_event_can_be_sent_again(desk: Desk) -> None:
     assert (await redrive(harness.settings, Selection(reason="poison"))).sent.total() == 1
     async with harness.worker() as worker:
         await harness.idle(worker)
-        assert window_of(worker, "u") == ["a"]
+        assert window_of(worker, "u") == [id_hash("a")]
     assert await desk.keys() == []
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from faust.types import TP
 
-from interest.window import window_from_bytes
+from interest.window_bytes import window_from_bytes
 from interest_cli.services import EmbeddedServices
 from streams.ingest import Ingest
 from streams.topics import admin_client, partition_counts
@@ -91,7 +91,7 @@ async def test_recovery_takes_the_highest_token_and_not_the_last_record(harness:
 
         async def written_again() -> bool:
             last = [r for r in await changelog(harness) if r.key == user.encode()][-1]
-            return len(window_from_bytes(last.value)[0].events) == 2
+            return len(window_from_bytes(last.value)[0]) == 2
 
         await eventually(written_again)  # compaction would keep only the zombie's
 
@@ -191,13 +191,13 @@ async def test_a_stuck_encoder_stalls_no_intake_and_grows_nothing(harness: Harne
     async with harness.worker() as worker:
         await harness.idle(worker)
         stuck = asyncio.Event()
-        process = worker.parts.batches._process
+        encode = worker.parts.batches._encode
 
-        async def wait(marks: Any) -> None:
+        async def wait(batch: Any) -> None:
             await stuck.wait()
-            await process(marks)
+            await encode(batch)
 
-        worker.parts.batches._process = wait  # type: ignore[method-assign]
+        worker.parts.batches._encode = wait  # type: ignore[method-assign]
         for round_ in range(1, 6):
             await publish_round(harness, round_)
         await folded(worker, 5)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from interest.event import id_hash
 from interest.item import EncodedItem
 from interest.metrics import NoMetrics
 from interest.partition import partition_of
@@ -106,12 +107,12 @@ async def test_poison_becomes_dead_letters_and_everything_else_vectors(harness: 
     async with harness.worker() as worker:
         await harness.idle(worker)
         held = {
-            e.event_id
+            e.id_hash
             for partition in worker.windows.partitions.values()
             for window in partition.held.values()
             for e in window.window.events
         }
-        assert held == {f"good-{u}" for u in users} | {"late-good"}
+        assert held == {id_hash(e) for e in ("late-good", *(f"good-{u}" for u in users))}
 
 
 async def test_a_hot_user_costs_few_encodes_and_starves_nobody(harness: Harness) -> None:
@@ -169,7 +170,7 @@ async def test_idle_users_leave_memory_and_changelog_and_come_back(harness: Harn
     async with harness.worker() as worker:
         await harness.idle(worker)
         [window] = [h.window for p in worker.windows.partitions.values() for h in p.held.values()]
-        assert [e.event_id for e in window.events] == ["new"]
+        assert [e.id_hash for e in window.events] == [id_hash("new")]
 
 
 @pytest.mark.parametrize("days", [29.0])

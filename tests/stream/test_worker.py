@@ -14,11 +14,13 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from confluent_kafka import Producer
 
 from interest.errors import TopicMismatch
+from interest.event import id_hash
 from interest.metrics import EVENTS, NoMetrics
 from interest.partition import partition_of
 from interest.ports import VectorUpdate
+from interest.recent import recent_to_bytes
 from interest.vector import Token
-from interest.window import window_from_bytes
+from interest.window_bytes import window_from_bytes
 from streams.topics import ensure_topics
 from tests.stream.conftest import T0, Harness, event, eventually, item
 
@@ -76,8 +78,8 @@ async def test_two_clients_that_hash_keys_differently_fill_one_window_per_user(
             for partition in worker.windows.partitions.values()
             for subject, held in partition.held.items()
         }
-    assert {user: [e.event_id for e in w.events] for user, w in windows.items()} == {
-        user: [f"ours-{user}", f"theirs-{user}"] for user in USERS
+    assert {user: [e.id_hash for e in w.events] for user, w in windows.items()} == {
+        user: [id_hash(f"ours-{user}"), id_hash(f"theirs-{user}")] for user in USERS
     }
     # What a reader in any language does, from docs/contracts.md.
     plain = redis.Redis.from_url(harness.settings.redis_url)
@@ -119,9 +121,7 @@ async def test_a_worker_that_comes_back_has_its_windows_and_reads_nothing_twice(
     # Every window in the changelog can be read, and the newest of each user has all events.
     windows = [window_from_bytes(r.value)[0] for r in await harness.read("windows-changelog")]
     latest = {w.subject_id: w for w in windows}
-    assert {u: len(latest[u].events) for u in USERS} == {
-        u: 2 if u in USERS[:6] else 1 for u in USERS
-    }
+    assert {u: len(latest[u]) for u in USERS} == {u: 2 if u in USERS[:6] else 1 for u in USERS}
 
 
 async def test_an_item_that_comes_late_resolves_the_windows_that_hold_it(harness: Harness) -> None:
@@ -207,7 +207,7 @@ async def test_a_broker_that_was_wiped_does_not_freeze_the_vectors(harness: Harn
     # Redis holds a token that no new group would reach in years.
     held = await harness.user("u")
     far = msgspec.structs.replace(held.vector, token=Token(2, 90_000, 5))
-    assert await harness.vectors.upsert([VectorUpdate(far, held.recent)]) == [None]
+    assert await harness.vectors.upsert([VectorUpdate(far, recent_to_bytes(held.recent))]) == [None]
     # New topics and a new group on the same Redis: as after a wipe of the broker.
     harness.change(topic_prefix=harness.settings.topic_prefix + "new-", group_id="new")
     await ensure_topics(harness.settings)

@@ -33,7 +33,7 @@ CONFINED = {
     "typer": {"interest_cli"},
     "pydantic_settings": {"interest_cli"},
 }
-STANDARD_FOR_INTEREST = {"interest", "msgspec", "numpy"}
+STANDARD_FOR_INTEREST = {"interest", "msgspec", "numpy", "xxhash"}
 
 
 def modules() -> Iterator[tuple[str, str, ast.Module]]:
@@ -84,7 +84,7 @@ def test_each_library_is_known_in_its_place_only(library: str) -> None:
     assert not wrong
 
 
-def test_the_vocabulary_needs_nothing_but_numpy_and_msgspec() -> None:
+def test_the_vocabulary_needs_nothing_but_numpy_msgspec_and_xxhash() -> None:
     import sys
 
     wrong = [

@@ -120,15 +120,15 @@ def test_the_searches_of_a_batch_are_encoded_in_one_call_each_once() -> None:
 
 
 def test_an_old_event_alone_still_gives_its_direction() -> None:
-    """Its weight, 0.5^999 × 0.5^30000, is far below what a float can hold."""
+    """Its weight, 0.5^999 × 0.5^8333, is far below what a float can hold."""
     rest = [("view", "no such")] * 999
-    (row,) = encode(window(("purchase", "mug", {"age_h": 720_000}), *rest))
+    (row,) = encode(window(("purchase", "mug", {"age_h": 200_000}), *rest))
     np.testing.assert_array_equal(row, [1, 0, 0, 0])
 
 
 def test_an_old_pull_beside_a_fresh_push_still_gives_a_direction() -> None:
     rest = [("view", "no such")] * 999
-    (row,) = encode(window(("purchase", "set", {"age_h": 720_000}), *rest, ("return", "mug")))
+    (row,) = encode(window(("purchase", "set", {"age_h": 200_000}), *rest, ("return", "mug")))
     assert row @ ITEMS["set"].vector > 0.8
     assert row @ ITEMS["mug"].vector < ITEMS["set"].vector @ ITEMS["mug"].vector
 

@@ -2,16 +2,19 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 import torch
 
 from encoder.decay import DecayUserEncoder
-from encoder.factory import load_encoders
+from encoder.factory import Encoders, load_encoders
+from encoder.sequence import SequenceItemEncoder, SequenceUserEncoder
+from encoder.threads import usable_cores
 from encoder.window_text import TextUserEncoder
 from interest.bundle import BundleConfig
-from interest.errors import EncoderUnavailable
+from interest.errors import BadInput, EncoderUnavailable
 from interest.settings import Settings
 from tests.unit.encoder.tiny_models import Tiny
 
@@ -40,6 +43,26 @@ def test_both_encoders_run_when_warmed(user_encoder: str, tiny: Tiny) -> None:
     encoders = load_encoders(settings)
     encoders.warm()
     assert isinstance(encoders.users, DecayUserEncoder) == (user_encoder == "decay")
+
+
+def test_the_sequence_encoder_brings_its_own_space_and_the_seed_is_part_of_the_id(
+    tiny: Tiny,
+) -> None:
+    def bundle(**other: Any) -> Encoders:
+        return load_encoders(
+            Settings(text_model=str(tiny("bert")), user_encoder="sequence", **other)
+        )
+
+    encoders = bundle()
+    encoders.warm()
+    assert isinstance(encoders.users, SequenceUserEncoder)
+    assert isinstance(encoders.items, SequenceItemEncoder)
+    assert encoders.bundle.dim == encoders.items.dim == encoders.users.dim == 64
+    assert bundle().bundle == encoders.bundle
+    assert bundle(sequence_seed=1).bundle.model_id != encoders.bundle.model_id
+    assert bundle(sequence_dim=96).bundle.dim == 96
+    with pytest.raises(BadInput, match="INTEREST_SEQUENCE_DIM"):
+        bundle(sequence_dim=100)
 
 
 def test_the_model_id_is_the_same_wherever_the_model_lies(tiny: Tiny, tmp_path: Path) -> None:
@@ -76,6 +99,6 @@ def test_threads_are_set_where_the_settings_name_them(tiny: Tiny) -> None:
         load_encoders(Settings(text_model=str(tiny("bert")), threads=1))
         assert torch.get_num_threads() == 1
         load_encoders(Settings(text_model=str(tiny("bert")), threads=0))
-        assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == usable_cores()
     finally:
         torch.set_num_threads(before)

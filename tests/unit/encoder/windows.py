@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from interest.event import Event, EventTimeMs, EventType
+from interest.event import Event, EventType
+from interest.fold import row_of
 from interest.item import EncodedItem, Item
-from interest.window import BehaviourWindow
+from interest.item_table import SHARED
+from interest.window import BehaviourWindow, WindowLimits
 
 DIM = 4
 NEWEST_MS = 1_700_000_000_000
@@ -59,9 +61,12 @@ def window(
                 event_id=f"e{i:03}",
                 user_id="u",
                 type=EventType(type_),
-                ts=EventTimeMs(NEWEST_MS - round(age_h * HOUR_MS)),
+                ts=NEWEST_MS - round(age_h * HOUR_MS),
                 item_id=item_id,
                 **fields,
             )
         )
-    return BehaviourWindow(subject_id="u", events=tuple(folded))
+    limits = WindowLimits()
+    empty = BehaviourWindow("u")
+    # Not folded: a window may be of any limits.
+    return empty.with_rows(row_of(event, "u", SHARED, limits.text_chars) for event in folded)

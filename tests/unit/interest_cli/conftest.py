@@ -42,7 +42,7 @@ class MeanUserEncoder:
         self.batches: list[list[str]] = []
 
     def n_tokens(self, window: BehaviourWindow) -> int:
-        return len(window.events)
+        return len(window)
 
     def encode(
         self, windows: Sequence[BehaviourWindow], items: Mapping[str, EncodedItem]

@@ -145,7 +145,7 @@ def test_the_sample_is_valid_sorted_complete_and_small() -> None:
     events, items = read_back(SAMPLE_FOLDER / "events.jsonl.gz", SAMPLE_FOLDER / "items.jsonl.gz")
     assert len(events) >= 20_000
     assert len({event.event_id for event in events}) == len(events)
-    assert events == sorted(events, key=lambda event: event.order)
+    assert events == sorted(events, key=lambda event: (event.ts, event.event_id))
     assert {event.item_id for event in events} == {item.item_id for item in items}
     assert {"purchase", "return"} == {event.type.value for event in events}
     assert sum(path.stat().st_size for path in SAMPLE_FOLDER.iterdir()) <= 4_000_000

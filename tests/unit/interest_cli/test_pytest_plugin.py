@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from interest.errors import InvalidEvent
-from interest.event import Event, EventTimeMs, EventType
+from interest.event import Event, EventType
 from interest_cli.pytest_plugin import Replay, interest_replay
 
 ROOT = Path(__file__).parents[3]
@@ -19,9 +19,7 @@ __all__ = ["interest_replay"]
 
 
 def test_events_and_items_may_be_mappings_or_objects(interest_replay: Replay) -> None:
-    click = Event(
-        event_id="1", user_id="a/b", type=EventType.CLICK, ts=EventTimeMs(10**12), item_id="x"
-    )
+    click = Event(event_id="1", user_id="a/b", type=EventType.CLICK, ts=10**12, item_id="x")
     users = interest_replay(
         events=[click, {"event_id": "2", "user_id": "ü", "type": "view", "ts": 10**12,
                         "item_id": "x"}],

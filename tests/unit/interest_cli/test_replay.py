@@ -11,7 +11,7 @@ import pytest
 
 from interest.bundle import ModelBundle
 from interest.errors import BadInput
-from interest.event import Event, EventTimeMs, EventType
+from interest.event import Event, EventType
 from interest.item import Item
 from interest.ports import ItemEncoder, UserEncoder
 from interest_cli.replay import LoadedBundle, ReplayedUser, replay, write_parquet
@@ -21,7 +21,7 @@ T0 = 1_700_000_000_000
 
 def event(user: str, number: int, item: str, kind: EventType = EventType.VIEW) -> Event:
     return Event(
-        event_id=f"{user}-{number}", user_id=user, type=kind, ts=EventTimeMs(T0 + number),
+        event_id=f"{user}-{number}", user_id=user, type=kind, ts=T0 + number,
         item_id=item,
     )  # fmt: skip
 

@@ -12,7 +12,8 @@ from interest.bundle import LiveModel
 from interest.errors import CorruptRecord, ServiceUnavailable
 from interest.event import EventType
 from interest.item import EncodedItem, Item, ItemFilter, unit
-from interest.ports import ItemStore, RecentBehaviour, UserState
+from interest.ports import ItemStore, UserState
+from interest.recent import RecentBehaviour
 from interest.vector import Token, UserVector
 from store.embedded_items import EmbeddedItems
 from store.recommend import StoreRecommender

@@ -10,9 +10,10 @@ from faust.types import TP
 
 from interest.errors import ServiceUnavailable
 from interest.event import decode_event
+from interest.fold import fold
 from interest.metrics import NoMetrics
 from interest.settings import Settings
-from interest.window import WindowLimits, fold
+from interest.window import WindowLimits
 from streams.change_feed import ChangeFeed
 from streams.checkpoint import Checkpoint
 from streams.dirty import DirtyUsers

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from interest.event import decode_event
-from interest.window import WindowLimits, fold
+from interest.fold import fold
+from interest.window import WindowLimits
 from streams.dirty import DirtyUsers
 from streams.holders import Holders
 from streams.progress import Progress

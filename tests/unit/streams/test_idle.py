@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from interest.event import decode_event
+from interest.fold import fold
 from interest.metrics import NoMetrics
-from interest.window import WindowLimits, fold
+from interest.window import WindowLimits
 from streams.dirty import DirtyUsers
 from streams.idle import IdleUsers
 from tests.unit.streams.fakes import T0, Windows, event_json

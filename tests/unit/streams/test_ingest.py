@@ -12,7 +12,6 @@ from interest.partition import partition_of
 from interest.pseudonyms import Pseudonyms
 from interest.sealing import IN_THE_CLEAR
 from interest.settings import Settings
-from interest.window import WindowLimits
 from streams.dirty import DirtyUsers
 from streams.ingest import Ingest
 from streams.progress import Progress
@@ -32,9 +31,9 @@ class Harness:
         self.progress.start(1)
         self.outbox = Outbox()
         self.ingest = Ingest(
-            names=NAMES, n_partitions=N, limits=WindowLimits(), windows=self.windows,  # type: ignore[arg-type]
+            names=NAMES, n_partitions=N, windows=self.windows,  # type: ignore[arg-type]
             dirty=self.dirty, progress=self.progress, outbox=self.outbox,  # type: ignore[arg-type]
-            known_items={"i"}, max_uncommitted=1_000, pseudonym=Pseudonyms(""),
+            max_uncommitted=1_000, pseudonym=Pseudonyms(""),
             sealer=IN_THE_CLEAR, clock=lambda: T0, metrics=NoMetrics(),
         )  # fmt: skip
 
@@ -53,7 +52,7 @@ def harness() -> Harness:
 
 async def test_events_are_folded_and_their_users_marked_once(harness: Harness) -> None:
     await harness.handle(event_json("a"), event_json("b"))
-    assert len(harness.windows.partition(HOME).window("u").events) == 2
+    assert len(harness.windows.partition(HOME).window("u")) == 2
     assert len(harness.dirty) == 1
     assert harness.progress.positions == {TP(NAMES.behaviours, HOME): 2}
     assert not harness.outbox.sent
@@ -150,7 +149,7 @@ async def test_a_broken_event_becomes_a_letter_and_its_neighbours_are_folded(
     assert letter.value == (record.value or b"")
     assert ("null-value" in headers) == (record.value is None)
     assert headers.get("key") == record.key
-    assert len(harness.windows.partition(HOME).window("u").events) == 2
+    assert len(harness.windows.partition(HOME).window("u")) == 2
     assert harness.progress.positions == {TP(NAMES.behaviours, HOME): 9}
 
 
@@ -161,7 +160,7 @@ async def test_the_brokers_time_decides_what_lies_in_the_future(harness: Harness
     create_time = late_log._replace(offset=1, timestamp_type=0, timestamp=T0 + 200_000)
     await harness.handle(late_log, create_time)
     # The producer's own time stamp proves nothing, so the worker's clock is taken.
-    assert len(harness.windows.partition(HOME).window("u").events) == 1
+    assert len(harness.windows.partition(HOME).window("u")) == 1
     assert [dict(r.headers)["offset"] for r in harness.outbox.sent] == [b"1"]
 
 

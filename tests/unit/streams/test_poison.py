@@ -5,21 +5,24 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import pytest
 
 from interest.errors import EncoderUnavailable
-from interest.event import decode_event
+from interest.event import decode_event, id_hash
+from interest.fold import fold
 from interest.forgetting import subject_hash
 from interest.metrics import NoMetrics
 from interest.settings import Settings
-from interest.window import BehaviourWindow, WindowLimits, fold
+from interest.window import BehaviourWindow, WindowLimits
 from streams.dirty import DirtyUsers
 from streams.encoding import Isolated, WindowEncoding
 from streams.letters import read_letter
-from streams.micro_batches import Job, Poisoned
+from streams.micro_batches import Poisoned
 from streams.poison import Poison
 from streams.progress import Progress
 from streams.topics import TopicNames
+from streams.upserts import Job
 from streams.window_records import Held
 from tests.unit.streams.fakes import (
     T0,
@@ -31,16 +34,18 @@ from tests.unit.streams.fakes import (
 )
 
 LIMITS = WindowLimits(max_events=4)
+BAD = {id_hash(f"bad{i}") for i in range(10)}
 
 
 def poisonous(window: BehaviourWindow) -> bool:
-    return any(event.event_id.startswith("bad") for event in window.events)
+    return not BAD.isdisjoint(window.id_hashes())
 
 
 class Harness:
     def __init__(self) -> None:
         self.windows, self.dirty, self.progress = Windows(), DirtyUsers(), Progress()
         self.progress.start(1)
+        self.seen: dict[bytes, str] = {}
         self.outbox, self.encoder = Outbox(), CountingEncoder()
         self.encoder.poison = poisonous
         self.executor = ThreadPoolExecutor(1)
@@ -55,7 +60,10 @@ class Harness:
     def see(self, *event_ids: str) -> Held:
         events = [decode_event(event_json(e, ts=T0 + int(e[-1]))) for e in event_ids]
         self.partition.replace(fold(self.partition.window("u"), events, LIMITS), generation=1)
-        return self.partition.held["u"]
+        held = self.partition.held["u"]
+        held.note(None, event_ids)
+        self.seen = {**self.seen, **{id_hash(e): e for e in event_ids}}
+        return held
 
     async def remove(self, held: Held) -> None:
         self.dirty.mark("u", 0, T0)
@@ -64,7 +72,7 @@ class Harness:
 
     @property
     def event_ids(self) -> list[str]:
-        return [event.event_id for event in self.partition.window("u").events]
+        return [self.seen[event.id_hash] for event in self.partition.window("u").events]
 
 
 @pytest.fixture
@@ -99,7 +107,7 @@ async def test_without_a_known_sound_window_each_event_is_tried(harness: Harness
 
 async def test_events_that_came_meanwhile_stay(harness: Harness) -> None:
     held = harness.see("a1", "bad2")
-    job_held = Held(held.window, 1)
+    job_held = msgspec.structs.replace(held, sound=None)
     harness.see("c3")
     await harness.remove(job_held)
     assert harness.event_ids == ["a1", "c3"]
@@ -109,7 +117,7 @@ async def test_a_person_forgotten_meanwhile_does_not_come_back(harness: Harness)
     held = harness.see("a1", "b2", "c3", "d4")
     held.sound = held.window
     held = harness.see("bad5", "e6")
-    job_held = Held(held.window, 1, sound=held.sound)
+    job_held = msgspec.structs.replace(held)
     harness.partition.forget("u", T0 + 5, generation=1)
     await harness.remove(job_held)
     assert harness.event_ids == ["e6"]
@@ -140,3 +148,15 @@ async def test_poison_of_a_person_forgotten_meanwhile_leaves_no_letter(harness: 
     assert len(harness.outbox.sent) == 1
     assert b"bad7" in (harness.outbox.sent[0].value or b"")
     assert harness.event_ids == []
+
+
+async def test_poison_of_which_the_id_is_not_known_any_more_is_named_by_its_hash(
+    harness: Harness,
+) -> None:
+    held = harness.see("a1", "bad2")
+    held.fresh = ()
+    await harness.remove(held)
+    [letter] = harness.outbox.sent
+    event = decode_event(letter.value)
+    assert event.event_id == f"#{id_hash('bad2').hex()}"
+    assert (event.user_id, event.ts, event.item_id) == ("u", T0 + 2, "i")

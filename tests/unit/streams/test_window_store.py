@@ -11,8 +11,9 @@ import pytest
 from faust.types import TP
 
 from interest.event import decode_event
+from interest.fold import fold
 from interest.forgetting import subject_hash
-from interest.window import BehaviourWindow, WindowLimits, fold, touch
+from interest.window import BehaviourWindow, WindowLimits, touch
 from streams.partitions import Partition
 from streams.window_records import Held
 from streams.windows import WindowStore
@@ -24,7 +25,7 @@ OTHER = TP("windows", 1)
 
 def window(n: int) -> BehaviourWindow:
     events = [decode_event(event_json(f"e{i}")) for i in range(n)]
-    folded = fold(BehaviourWindow(subject_id="u"), events, WindowLimits())
+    folded = fold(BehaviourWindow("u"), events, WindowLimits())
     for _ in range(n - 1):
         folded = touch(folded)
     return folded
@@ -84,7 +85,7 @@ async def test_a_window_of_which_older_records_are_read_is_not_to_be_changed(gro
         partition.replace(touch(partition.window("u")), generation=7)
     group.read(CHANGELOG, Held(window(3), 2))
     await group.complete(CHANGELOG)
-    assert len(group.store.partitions[0].window("u").events) == 3
+    assert len(group.store.partitions[0].window("u")) == 3
     assert group.announced == [[0]]
     assert group.store.n_restored == 2, "a watchdog must see that a long recovery goes on"
 
@@ -125,7 +126,7 @@ async def test_a_partition_that_stays_keeps_its_windows_when_it_is_read_again(
     group.read(CHANGELOG, Held(window(2), 1))
     await group.complete(CHANGELOG, OTHER)
     assert group.store.partitions[0] is kept
-    assert len(kept.window("u").events) == 3
+    assert len(kept.window("u")) == 3
     assert group.announced == [[0], [0, 1]]
 
 
@@ -152,7 +153,7 @@ async def test_a_partition_kept_across_a_generation_that_was_missed_is_recovered
     group.read(CHANGELOG, Held(window(1), 1), Held(window(3), 2))
     await group.complete(CHANGELOG)
     assert group.announced[-1] == [0]
-    assert len(group.store.partitions[0].window("u").events) == 3
+    assert len(group.store.partitions[0].window("u")) == 3
 
 
 async def test_a_partition_kept_in_the_next_generation_stays_as_it_is(

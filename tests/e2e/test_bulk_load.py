@@ -19,6 +19,8 @@ from tests.conftest import Servers
 from tests.e2e.conftest import INTEREST, ITEMS, Running, environment, interest, running, until
 
 LINES = gzip.decompress(ITEMS.read_bytes()).splitlines(keepends=True)
+#: Of these a worker encodes four slices: one before it is killed.
+N_ENCODED = 1_000
 
 
 @pytest.fixture
@@ -76,28 +78,28 @@ def test_a_load_that_is_stopped_goes_on_where_it_was(
 ) -> None:
     created = interest("topics", "create", cwd=tmp_path, env=settings)
     assert created.returncode == 0, created.stderr
-    loading = subprocess.Popen(
-        [INTEREST, "catalogue", "load", "-"],
-        cwd=tmp_path, env=environment(settings), stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )  # fmt: skip
-    assert loading.stdin is not None
-    try:
-        loading.stdin.write(b"".join(LINES[:1_500]))
-        loading.stdin.flush()
-        # A first batch of a thousand is sent; the rest waits for more of the file.
-        until(lambda: len(set(keys(settings, "catalogue"))) == 1_000, "the first batch")
-        loading.send_signal(how)
-        if how == signal.SIGINT:
-            loading.stdin.close()  # it waits for the next line
-        _, said = loading.communicate(timeout=60) if how == signal.SIGKILL else (
-            b"", loading.stderr.read() if loading.stderr else b"")  # fmt: skip
-        assert loading.wait(60) == (-how if how == signal.SIGKILL else 128 + how), said
-        if how == signal.SIGINT:
-            assert b"run the same command again" in said
-    finally:
-        loading.kill()
-        loading.wait()
+    said = tmp_path / "said.log"
+    with (
+        said.open("wb") as log,
+        subprocess.Popen(
+            [INTEREST, "catalogue", "load", "-"],
+            cwd=tmp_path, env=environment(settings), stdin=subprocess.PIPE, stderr=log,
+        ) as loading,
+    ):  # fmt: skip
+        assert loading.stdin is not None
+        try:
+            loading.stdin.write(b"".join(LINES[:1_500]))
+            loading.stdin.flush()
+            # A first batch of a thousand is sent; the rest waits for more of the file.
+            until(lambda: len(set(keys(settings, "catalogue"))) == 1_000, "the first batch")
+            loading.send_signal(how)
+            loading.stdin.close()
+            code = loading.wait(60)
+        finally:
+            loading.kill()
+    if how == signal.SIGINT:
+        assert code == 128 + how
+        assert "run the same command again" in said.read_text()
     n_before = len(keys(settings, "catalogue"))
     again = interest("catalogue", "load", ITEMS, cwd=tmp_path, env=settings)
     assert f"{2460 - n_before} items published, {n_before} unchanged" in again.stdout, again.stderr
@@ -108,30 +110,34 @@ def test_a_load_that_is_stopped_goes_on_where_it_was(
 def test_a_worker_that_is_killed_encodes_nothing_twice_and_leaves_nothing_out(
     tmp_path: Path, settings: dict[str, str]
 ) -> None:
-    loaded = interest("catalogue", "load", ITEMS, cwd=tmp_path, env=settings)
-    assert "2460 items published, 0 unchanged" in loaded.stdout, loaded.stderr
+    items = tmp_path / "items.jsonl"
+    items.write_bytes(b"".join(LINES[:N_ENCODED]))
+    loaded = interest("catalogue", "load", items, cwd=tmp_path, env=settings)
+    assert f"{N_ENCODED} items published, 0 unchanged" in loaded.stdout, loaded.stderr
     with running("worker", cwd=tmp_path, env=settings) as worker:
         until(lambda: len(keys(settings, "items-encoded")) > 0, "a first slice", 120)
         worker.stop(signal.SIGKILL)
     n_done = len(set(keys(settings, "items-encoded")))
-    assert 0 < n_done < 2460, "it was killed in the middle"
+    assert 0 < n_done < N_ENCODED, "it was killed in the middle"
     with running("worker", cwd=tmp_path, env=settings) as worker:
-        waited = interest("catalogue", "load", ITEMS, "--wait", cwd=tmp_path, env=settings)
-        assert "0 items published, 2460 unchanged" in waited.stdout, waited.stderr
+        waited = interest("catalogue", "load", items, "--wait", cwd=tmp_path, env=settings)
+        assert f"0 items published, {N_ENCODED} unchanged" in waited.stdout, waited.stderr
         assert "all items are encoded" in waited.stdout, waited.stderr
-        assert metric(worker, "interest_items_encoded_total") == 2460 - n_done
-        assert len(set(keys(settings, "items-encoded"))) == 2460
+        assert metric(worker, "interest_items_encoded_total") == N_ENCODED - n_done
+        assert len(set(keys(settings, "items-encoded"))) == N_ENCODED
 
         # A new price for all: published and announced, and nothing is encoded.
         dearer = tmp_path / "dearer.jsonl"
         dearer.write_text(
-            "".join(json.dumps({**json.loads(line), "price": 9.5}) + "\n" for line in LINES)
+            "".join(
+                json.dumps({**json.loads(line), "price": 9.5}) + "\n" for line in LINES[:N_ENCODED]
+            )
         )
         unchanged = metric(worker, "interest_items_unchanged_total")
         again = interest("catalogue", "load", dearer, "--wait", cwd=tmp_path, env=settings)
-        assert "2460 items published, 0 unchanged" in again.stdout, again.stderr
-        assert metric(worker, "interest_items_encoded_total") == 2460 - n_done
-        assert metric(worker, "interest_items_unchanged_total") == unchanged + 2460
+        assert f"{N_ENCODED} items published, 0 unchanged" in again.stdout, again.stderr
+        assert metric(worker, "interest_items_encoded_total") == N_ENCODED - n_done
+        assert metric(worker, "interest_items_unchanged_total") == unchanged + N_ENCODED
         assert worker.stop(signal.SIGTERM) == 128 + signal.SIGTERM
     assert "Traceback" not in worker.output
 

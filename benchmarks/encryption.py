@@ -26,7 +26,7 @@ from interest.item import unit
 from interest.ports import Sealer, VectorUpdate
 from interest.sealing import IN_THE_CLEAR
 from interest.vector import Token, UserVector
-from interest.window import WindowLimits, window_to_bytes
+from interest.window import BehaviourWindow, WindowLimits, window_to_bytes
 from store.aes_sealer import AesSealer
 from store.user_records import UserRecords
 from streams.micro_batches import recent_behaviours
@@ -81,7 +81,7 @@ def run(arguments: Sequence[str]) -> Report:
 
 def _calls(held: Sequence[Held], sealer: Sealer) -> dict[str, tuple[Call, Sequence[Any]]]:
     windows, users = WindowRecords("windows-changelog", sealer), UserRecords(sealer)
-    updates = [_update(entry, i) for i, entry in enumerate(held)]
+    updates = [vector_update(entry.window, i) for i, entry in enumerate(held)]
     written = [windows.window(0, entry) for entry in held]
     records = [_Read(record.key, record.value, record.headers) for record in written]
     stored = [(update.vector.user_id, *users.fields(update)) for update in updates]
@@ -93,14 +93,14 @@ def _calls(held: Sequence[Held], sealer: Sealer) -> dict[str, tuple[Call, Sequen
     }
 
 
-def _update(held: Held, i: int) -> VectorUpdate:
-    rows = unit(np.random.default_rng(i).normal(size=(1, _DIM)))
+def vector_update(window: BehaviourWindow, i: int, dim: int = _DIM) -> VectorUpdate:
+    """Make what a worker upserts of a window; the vector means nothing."""
+    rows = unit(np.random.default_rng(i).normal(size=(1, dim)))
     vector = UserVector(
-        user_id=held.window.subject_id, model_id=_MODEL, token=Token(0, 1, i),
-        event_time_ms=i, encode_time_ms=i, n_events=len(held.window.events),
-        vectors=rows.astype(np.float32),
+        user_id=window.subject_id, model_id=_MODEL, token=Token(0, 1, i), event_time_ms=i,
+        encode_time_ms=i, n_events=len(window.events), vectors=rows.astype(np.float32),
     )  # fmt: skip
-    return VectorUpdate(vector, recent_behaviours(held.window))
+    return VectorUpdate(vector, recent_behaviours(window))
 
 
 def _in_turns(

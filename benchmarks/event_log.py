@@ -6,9 +6,10 @@ of a shop and not its first day: folding into a full window is the dearest fold 
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -40,11 +41,23 @@ class Message(NamedTuple):
     value: bytes
 
 
-def events(n: int, first: int = 0) -> Iterator[tuple[str, bytes]]:
-    """Give (user id, JSON of about 180 bytes); users and items are drawn evenly."""
+def user(number: int) -> str:
+    """Name a user."""
+    return f"user-{number:06d}"
+
+
+def by_zipf(n: int, n_users: int, seed: int) -> list[int]:
+    """Draw the users of ``n`` events by Zipf's law with exponent 1: user r has a share of 1/r."""
+    shares = np.cumsum(1 / np.arange(1, n_users + 1))
+    drawn = np.random.default_rng(seed).random(n) * shares[-1]
+    return np.searchsorted(shares, drawn).tolist()  # type: ignore[no-any-return,unused-ignore]
+
+
+def events(n: int, first: int = 0, users: Sequence[int] = ()) -> Iterator[tuple[str, bytes]]:
+    """Give (user id, JSON of about 180 bytes); users are drawn evenly unless given."""
     draw = random.Random(first)
     for i in range(first, first + n):
-        user_id = f"user-{draw.randrange(N_USERS):06d}"
+        user_id = user(users[i - first] if users else draw.randrange(N_USERS))
         yield (
             user_id,
             msgspec.json.encode(
@@ -62,11 +75,11 @@ def events(n: int, first: int = 0) -> Iterator[tuple[str, bytes]]:
         )
 
 
-def full_windows(n_events: int) -> Iterator[BehaviourWindow]:
+def full_windows(n_events: int, n_users: int = N_USERS) -> Iterator[BehaviourWindow]:
     """Give every user's window, full, with events that lie before those of the log."""
     draw = random.Random(-1)
-    for number in range(N_USERS):
-        user_id = f"user-{number:06d}"
+    for number in range(n_users):
+        user_id = user(number)
         yield BehaviourWindow(
             subject_id=user_id,
             events=tuple(
@@ -94,12 +107,18 @@ def known_items(dim: int) -> Iterator[EncodedItem]:
         yield EncodedItem(item=Item(item_id=item_id, title=item_id), vector=vectors[i])
 
 
-async def preload(settings: Settings, bundle: ModelBundle, n_events: int) -> None:
+async def preload(
+    settings: Settings,
+    bundle: ModelBundle,
+    n_events: int,
+    *,
+    n_windows: int = N_USERS,
+    users: Sequence[int] = (),
+) -> None:
     """Create the topics, and put the log, the items and full windows into them."""
     await ensure_topics(settings)
     names = TopicNames.of(settings)
     n, model_id = settings.partitions, bundle.model_id
-    home = {f"user-{i:06d}": partition_of(f"user-{i:06d}", n) for i in range(N_USERS)}
     send(
         settings.kafka_bootstrap,
         itertools.chain(
@@ -109,16 +128,25 @@ async def preload(settings: Settings, bundle: ModelBundle, n_events: int) -> Non
                 for key in [item_key(model_id, encoded.item.item_id)]
             ),
             (
-                Message(names.windows, home[w.subject_id], w.subject_id.encode(), raw)
-                for w in full_windows(bundle.config.window.max_events)
+                Message(names.windows, partition_of(w.subject_id, n), w.subject_id.encode(), raw)
+                for w in full_windows(bundle.config.window.max_events, n_windows)
                 for raw in [window_to_bytes(w, 0)]
             ),
-            (
-                Message(names.behaviours, home[user_id], user_id.encode(), raw)
-                for user_id, raw in events(n_events)
-            ),
+            log(settings, n_events, users),
         ),
     )
+
+
+def log(settings: Settings, n_events: int, users: Sequence[int] = ()) -> Iterator[Message]:
+    """Give the log itself, each event on the partition of its user."""
+    topic = TopicNames.of(settings).behaviours
+
+    @functools.cache
+    def home(user_id: str) -> int:
+        return partition_of(user_id, settings.partitions)
+
+    for user_id, raw in events(n_events, users=users):
+        yield Message(topic, home(user_id), user_id.encode(), raw)
 
 
 def send(bootstrap: str, messages: Iterable[Message]) -> None:

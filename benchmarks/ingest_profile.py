@@ -20,9 +20,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.event_log import preload
-from benchmarks.ingest_runners import Job, worker
+from benchmarks.ingest_job import Job
+from benchmarks.ingest_runners import worker
 from benchmarks.servers import BROKERS, servers
 from benchmarks.stubs import bundle, settings_of
+from streams.topics import TopicNames
 
 _PARTITIONS: Final = 4
 _PREFIX: Final = "profile-"
@@ -58,7 +60,8 @@ def main() -> None:
     with servers(options.broker) as running:
         settings = settings_of(running.kafka_bootstrap, _PREFIX, _PARTITIONS)
         asyncio.run(preload(settings, bundle(), options.events))
-        job = Job(running.kafka_bootstrap, _PREFIX, options.events, _PARTITIONS, _LIMIT_S)
+        topic = TopicNames.of(settings).behaviours
+        job = Job(running.kafka_bootstrap, _PREFIX, topic, options.events, _PARTITIONS, _LIMIT_S)
         run = profile.runcall(asyncio.run, worker(job))
     seconds = _by_stage(profile)
     table = Table("stage", "µs/event", "share", title=f"{run.n_events:,} events, profiled")

@@ -1,139 +1,128 @@
 """What reads the log in ``benchmarks.ingest``: each in a process of its own.
 
-    python -m benchmarks.ingest_runners KIND BOOTSTRAP PREFIX N_EVENTS N_PARTITIONS LIMIT_S
+    python -m benchmarks.ingest_runners KIND JOB
 
 prints one :class:`Run` as JSON. The clock starts with the first records in hand, so that joining
-a group and recovery do not count. Every kind decodes with the product's own decoder.
+a group and recovery do not count. Every kind that decodes does so with the product's own decoder.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import sys
 import tempfile
-import time
+import tracemalloc
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import faust
 import msgspec
+import psutil
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from benchmarks.ingest_job import FULL, Clock, Job, Run, slid
 from benchmarks.stubs import bundle, settings_of, stub_worker
 from interest.event import decode_event
-from streams.topics import TopicNames
 
-_WINDOW: Final = 50
 _POLL_S: Final = 0.002
-
-
-class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """One reading of the log; ``committed_s`` also waits for the last checkpoint."""
-
-    n_events: int
-    wall_s: float
-    cpu_s: float
-    committed_s: float = 0.0
-    n_vectors: int = 0
-
-
-class Job(msgspec.Struct, frozen=True):
-    """What to read, and for how long at most."""
-
-    bootstrap: str
-    prefix: str
-    n_events: int
-    n_partitions: int
-    limit_s: float
-
-    @property
-    def topic(self) -> str:
-        """The log."""
-        return TopicNames.of(settings_of(self.bootstrap, self.prefix, self.n_partitions)).behaviours
-
-
-class Clock:
-    """Wall and processor time since the first records."""
-
-    def __init__(self) -> None:
-        self.wall = time.perf_counter()
-        self.cpu = time.process_time()
-
-    def run(self, n_events: int, **fields: Any) -> Run:
-        """Stop the clock."""
-        return Run(
-            n_events=n_events,
-            wall_s=time.perf_counter() - self.wall,
-            cpu_s=time.process_time() - self.cpu,
-            **fields,
-        )
 
 
 async def worker(job: Job) -> Run:
     """The product's worker; encoder and vector store are stubs that accept everything."""
     settings = settings_of(job.bootstrap, job.prefix, job.n_partitions)
     made, vectors = stub_worker(settings, bundle())
+    gc.collect()
+    idle = psutil.Process().memory_info().rss
+    if job.traced:
+        tracemalloc.start()
     started = asyncio.ensure_future(made.start())
     while not (hasattr(made, "parts") and made.progress.committed) and not started.done():
         await asyncio.sleep(_POLL_S)
     clock = Clock()
-    n_read = 0
-    while n_read < job.n_events and time.perf_counter() - clock.wall < job.limit_s:
+    n_read = n_before = 0
+    while n_read < job.n_events and (n_read < job.n_warm or clock.elapsed_s() < job.limit_s):
         await asyncio.sleep(_POLL_S)
         n_read = sum(made.progress.positions.values())
-    read = clock.run(n_read, n_vectors=vectors.n_upserts)
+        if not n_before and 0 < job.n_warm <= n_read:
+            clock, n_before = Clock(), n_read
+    read = clock.run(n_read - n_before, n_vectors=vectors.n_upserts)
     await started
     # The product's timer would add its idle time to a run of seconds.
     await made.parts.checkpoint.take(made.parts.consumer)
-    committed_s = time.perf_counter() - clock.wall
+    committed_s = clock.elapsed_s()
+    gc.collect()
+    grown = psutil.Process().memory_info().rss - idle
+    traced = tracemalloc.get_traced_memory()[0] if job.traced else 0
     await made.stop()
-    return msgspec.structs.replace(read, committed_s=committed_s)
+    return msgspec.structs.replace(
+        read, committed_s=committed_s, grown_bytes=grown, traced_bytes=traced
+    )
 
 
 async def faust_table(job: Job) -> Run:
     """A Faust agent as its manual has it: one event at a time into a table with a changelog."""
-    # Twice the same name would read the first one's changelog.
-    folder = tempfile.TemporaryDirectory(prefix="interest-bench-")  # Faust wants one
-    app = faust.App(
-        f"plain-{uuid.uuid4().hex[:8]}",
-        datadir=folder.name,
-        broker=f"kafka://{job.bootstrap}",
-        store="memory://",
-        autodiscover=False,
-        web_enabled=False,
-        topic_partitions=job.n_partitions,
-        table_standby_replicas=0,
-        consumer_auto_offset_reset="earliest",
-        broker_session_timeout=6.0,
-        broker_heartbeat_interval=1.5,
-        broker_rebalance_timeout=10.0,
-    )
-    table = app.Table("windows", default=list, partitions=job.n_partitions)
-    topic = app.topic(job.topic, value_serializer="raw")
+    async with _faust_app(job) as app:
+        table = app.Table("windows", default=lambda: list(FULL), partitions=job.n_partitions)
+
+        def fold(raw: bytes) -> None:
+            event = decode_event(raw)
+            table[event.user_id] = slid(table[event.user_id], event)
+
+        return await _agent(app, job, fold)
+
+
+async def faust_nothing(job: Job) -> Run:
+    """A Faust agent that does nothing with an event: what Faust takes for itself."""
+    async with _faust_app(job) as app:
+        return await _agent(app, job, lambda _raw: None)
+
+
+@asynccontextmanager
+async def _faust_app(job: Job) -> AsyncIterator[Any]:
+    with tempfile.TemporaryDirectory(prefix="bench-faust-") as folder:  # Faust wants one
+        app = faust.App(
+            # Twice the same name would read the first one's changelog.
+            f"plain-{uuid.uuid4().hex[:8]}",
+            datadir=folder,
+            broker=f"kafka://{job.bootstrap}",
+            store="memory://",
+            autodiscover=False,
+            web_enabled=False,
+            topic_partitions=job.n_partitions,
+            table_standby_replicas=0,
+            consumer_auto_offset_reset="earliest",
+            broker_session_timeout=6.0,
+            broker_heartbeat_interval=1.5,
+            broker_rebalance_timeout=10.0,
+        )
+        yield app
+        await app.stop()
+
+
+async def _agent(app: Any, job: Job, handle: Callable[[bytes], None]) -> Run:
     done = asyncio.Event()
-    clock = Clock()
+    clock: Clock | None = None
     n_read = 0
 
-    @app.agent(topic)  # type: ignore[untyped-decorator,unused-ignore]
-    async def fold(stream: Any) -> None:
+    @app.agent(app.topic(job.topic, value_serializer="raw"))  # type: ignore[untyped-decorator,unused-ignore]
+    async def read(stream: Any) -> None:
         nonlocal clock, n_read
         async for raw in stream:
-            if not n_read:
-                clock = Clock()
-            event = decode_event(raw)
-            table[event.user_id] = [*table[event.user_id], event.item_id][-_WINDOW:]
+            clock = clock or Clock()
+            handle(raw)
             n_read += 1
-            if n_read == job.n_events or time.perf_counter() - clock.wall > job.limit_s:
+            if n_read == job.n_events or clock.elapsed_s() > job.limit_s:
                 done.set()
 
     await app.start()
     await done.wait()
-    run = clock.run(n_read)
-    await app.stop()
-    return run
+    assert clock is not None
+    return clock.run(n_read)
 
 
 async def bare(job: Job, decode: Callable[[bytes], Any] | None = decode_event) -> Run:
@@ -156,7 +145,7 @@ async def bare(job: Job, decode: Callable[[bytes], Any] | None = decode_event) -
                 event = decode(record.value)
                 windows[event.user_id].append(event)
             n_read += 1
-        if time.perf_counter() - clock.wall > job.limit_s:
+        if clock.elapsed_s() > job.limit_s:
             break
     assert clock is not None
     run = clock.run(n_read)
@@ -167,6 +156,7 @@ async def bare(job: Job, decode: Callable[[bytes], Any] | None = decode_event) -
 KINDS: Final[dict[str, Callable[[Job], Coroutine[Any, Any, Run]]]] = {
     "worker": worker,
     "faust table": faust_table,
+    "faust nothing": faust_nothing,
     "bare loop": bare,
     "bare fetch": lambda job: bare(job, None),
 }
@@ -174,9 +164,8 @@ KINDS: Final[dict[str, Callable[[Job], Coroutine[Any, Any, Run]]]] = {
 
 def main() -> None:
     """Run one kind."""
-    kind, bootstrap, prefix, n_events, n_partitions, limit_s = sys.argv[1:]
-    job = Job(bootstrap, prefix, int(n_events), int(n_partitions), float(limit_s))
-    run = asyncio.run(KINDS[kind](job))
+    kind, told = sys.argv[1:]
+    run = asyncio.run(KINDS[kind](msgspec.json.decode(told, type=Job)))
     sys.stdout.buffer.write(msgspec.json.encode(run) + b"\n")
 
 

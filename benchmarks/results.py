@@ -1,21 +1,25 @@
-"""What a benchmark measured: rows for the table, targets, and ``results.json``."""
+"""What a benchmark measured: rows for the table, values for the targets, and ``results.json``.
+
+Standard library only, as :mod:`benchmarks.targets`.
+"""
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
-from collections.abc import Iterable
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final
 
-import msgspec
-import psutil
+from benchmarks.machine import Machine, commit, this_machine
+from benchmarks.targets import GOALS, Target, complete, judged, labelled
 
 RESULTS: Final = Path(__file__).parent / "results.json"
 
 
-class Measurement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
     """One number. ``subject`` is what was measured, ``name`` which property of it.
 
     ``value`` is the median of ``runs``; None where it was skipped, and ``skipped`` says why.
@@ -33,126 +37,103 @@ class Measurement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     skipped: str = ""
 
 
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """One target of the project, and whether this run met it."""
+@dataclass(frozen=True)
+class Report:
+    """What one benchmark gives.
 
-    benchmark: str
-    name: str
-    value: float
-    unit: str
-    target: str
-    met: bool
-
-
-class Report(msgspec.Struct, frozen=True):
-    """What one benchmark gives."""
+    Args:
+        measurements: rows of the table.
+        values: key of a goal in ``benchmarks.targets.GOALS`` → value, or a text that says why
+            there is none. A goal that is not named counts as not measured.
+    """
 
     measurements: tuple[Measurement, ...]
-    targets: tuple[Target, ...] = ()
+    values: Mapping[str, float | str] = field(default_factory=dict)
 
 
-class Machine(msgspec.Struct, frozen=True):
-    """Where the numbers come from; ``load`` is the load average as the run began."""
+@dataclass(frozen=True)
+class Ran:
+    """One run of one benchmark: what of, and how long it took."""
 
-    cpu: str
-    cores: int
-    memory_gib: float
-    system: str
-    python: str
+    commit: str
     load: float
+    seconds: float
 
 
-class Results(msgspec.Struct):
-    """The file ``results.json``."""
+@dataclass
+class Results:
+    """The file ``results.json``; ``machine`` and ``commit`` are those of the last run."""
 
     machine: Machine
     commit: str
     measurements: list[Measurement]
     targets: list[Target]
+    ran: dict[str, Ran] = field(default_factory=dict)
+
+    def of(self, benchmark: str) -> list[Measurement]:
+        """Give the rows of one benchmark."""
+        return [row for row in self.measurements if row.benchmark == benchmark]
 
 
-def at_least(
-    benchmark: str, name: str, value: float | None, unit: str, least: float
-) -> list[Target]:
-    """Hold a value against a lower bound; no target where nothing was measured."""
-    return _target(benchmark, name, value, unit, "≥", least)
+def load(path: Path = RESULTS) -> Results:
+    """Read the file; without one there are no results.
 
-
-def at_most(benchmark: str, name: str, value: float | None, unit: str, most: float) -> list[Target]:
-    """Hold a value against an upper bound; no target where nothing was measured."""
-    return _target(benchmark, name, value, unit, "≤", most)
-
-
-def _target(
-    benchmark: str,
-    name: str,
-    value: float | None,
-    unit: str,
-    sign: Literal["≥", "≤"],
-    bound: float,
-) -> list[Target]:
-    if value is None:
-        return []
-    met = value >= bound if sign == "≥" else value <= bound
-    return [
-        Target(
-            benchmark=benchmark, name=name, value=value, unit=unit,
-            target=f"{sign} {bound:g}", met=met,
-        )
-    ]  # fmt: skip
-
-
-def merge(path: Path, reports: dict[str, Report]) -> Results:
-    """Write the reports into the file; other benchmarks' rows stay as they are."""
-    results = Results(_machine(), _commit(), [], [])
-    try:
-        held = msgspec.json.decode(path.read_bytes(), type=Results)
-    except (FileNotFoundError, msgspec.DecodeError):
-        held = Results(results.machine, results.commit, [], [])
-    results.measurements = _kept(held.measurements, reports)
-    results.targets = [t for t in held.targets if t.benchmark not in reports]
-    for report in reports.values():
-        results.measurements.extend(report.measurements)
-        results.targets.extend(report.targets)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(results), indent=1) + b"\n")
-    return results
-
-
-def _kept(held: Iterable[Measurement], reports: dict[str, Report]) -> list[Measurement]:
-    return [m for m in held if m.benchmark not in reports]
-
-
-def _machine() -> Machine:
-    return Machine(
-        cpu=_cpu(),
-        cores=len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else psutil.cpu_count(),
-        memory_gib=round(psutil.virtual_memory().total / 2**30, 1),
-        system=f"{platform.system()} {platform.machine()}",
-        python=platform.python_version(),
-        load=round(psutil.getloadavg()[0], 2),
+    Raises:
+        TypeError, ValueError: it was written by another version; remove it.
+    """
+    if not path.exists():
+        return Results(this_machine(), commit(), [], complete([]))
+    held = json.loads(path.read_text())
+    return Results(
+        machine=Machine(**held["machine"]),
+        commit=held["commit"],
+        measurements=[
+            Measurement(**{**row, "runs": tuple(row.get("runs", ()))})
+            for row in held["measurements"]
+        ],
+        targets=complete(Target(**target) for target in held["targets"]),
+        ran={name: Ran(**ran) for name, ran in held.get("ran", {}).items()},
     )
 
 
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
+def merge(
+    path: Path, benchmark: str, report: Report, *, seconds: float, device: str = ""
+) -> Results:
+    """Write one report into the file in place of that benchmark's rows; all others stay.
+
+    Raises:
+        KeyError: the report has a value for a goal that is none.
+    """
+    own = labelled(benchmark, device)
+    results = load(path)
+    results.machine, results.commit = this_machine(), commit()
+    results.measurements = [row for row in results.measurements if row.benchmark != own]
+    results.measurements += [dataclasses.replace(row, benchmark=own) for row in report.measurements]
+    others = [target for target in results.targets if target.benchmark != own]
+    results.targets = complete([*others, *judged(benchmark, report.values, device)])
+    results.ran[own] = Ran(results.commit, results.machine.load, round(seconds, 1))
+    path.write_text(json.dumps(_plain(results), indent=1, ensure_ascii=False) + "\n")
+    return results
 
 
-def _commit() -> str:
-    """Name the commit, with ``+`` where the working tree differs from it."""
-    here = Path(__file__).parent
+def failed(benchmark: str, why: str) -> Report:
+    """Give what stands in the place of a benchmark's rows when it failed."""
+    text = f"failed: {why}"
+    row = Measurement(benchmark=benchmark, subject=benchmark, name="", unit="", skipped=text)
+    keys: Iterable[str] = (goal.key for goal in GOALS if goal.benchmark == benchmark)
+    return Report((row,), dict.fromkeys(keys, text))
 
-    def git(*arguments: str) -> str:
-        done = subprocess.run(
-            ["git", "-C", str(here), *arguments], capture_output=True, text=True, check=False
-        )
-        return done.stdout.strip()
 
-    commit = git("rev-parse", "--short", "HEAD")
-    return f"{commit}+" if commit and git("status", "--porcelain", "-uno") else commit or "unknown"
+def _plain(results: Results) -> dict[str, Any]:
+    plain = dataclasses.asdict(results)
+    plain["measurements"] = [_short(row) for row in results.measurements]
+    plain["targets"] = [
+        {k: v for k, v in target.items() if k != "skipped" or v} for target in plain["targets"]
+    ]
+    return plain
+
+
+def _short(row: Measurement) -> dict[str, Any]:
+    """Leave out what is as it is by default."""
+    plain = dataclasses.asdict(row)
+    return {f.name: plain[f.name] for f in dataclasses.fields(row) if plain[f.name] != f.default}

@@ -35,7 +35,7 @@ from benchmarks.item_space import (
     query_vectors,
     title_vectors,
 )
-from benchmarks.results import Measurement, Report, at_most
+from benchmarks.results import Measurement, Report
 from interest.item import ItemFilter, ItemQuery
 from interest.ports import ItemStore
 from store.embedded_items import EmbeddedItems
@@ -43,6 +43,7 @@ from store.matching import best_scores
 from store.qdrant_items import QdrantItems
 
 NAME: Final = "retrieval"
+_TARGET_ITEMS: Final = 100_000
 #: The product's choice, the same engine with its graph built, and qdrant-client's local mode.
 ENGINES: Final = ("edge scan", "edge graph", "client :memory:")
 _EXCLUDED: Final = frozenset(f"item-{i}" for i in range(50))
@@ -99,8 +100,8 @@ def _report(rows: dict[str, Row], n: int) -> Report:
                 )
             )
     p99 = ours.values["plain p99"][0] if ours else None
-    target = at_most(NAME, f"top 10 of {n:,} items in process, p99", p99, "ms", 5)
-    return Report(tuple(measurements), tuple(target))
+    held_to = {"process": p99} if p99 is not None and n == _TARGET_ITEMS else {}
+    return Report(tuple(measurements), held_to)
 
 
 def longest_stall_s(work: Callable[[], object]) -> float:

@@ -32,7 +32,7 @@ from benchmarks.ingest_job import Job, Run
 from benchmarks.results import Measurement, Report
 from benchmarks.servers import BROKERS, Servers, Unavailable, servers
 from benchmarks.stubs import bundle, settings_of
-from interest.window import window_to_bytes
+from interest.window_bytes import window_to_bytes
 from streams.topics import TopicNames
 
 NAME: Final = "many-users"

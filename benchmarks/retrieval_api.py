@@ -25,7 +25,8 @@ from benchmarks.servers import servers
 from interest.bundle import LiveModel
 from interest.event import EventType
 from interest.item import encoded_item_to_bytes
-from interest.ports import RecentBehaviour, VectorUpdate
+from interest.ports import VectorUpdate
+from interest.recent import RecentBehaviour, recent_to_bytes
 from interest.settings import Settings
 from interest.vector import Token, UserVector
 from interest_cli.wiring import collection_of, user_vectors
@@ -103,7 +104,7 @@ async def _fill(settings: Settings, vectors: Vectors) -> None:
                     user_id=f"user-{i}", model_id=_MODEL, token=Token(0, 1, 1), event_time_ms=1,
                     encode_time_ms=1, n_events=len(seen), vectors=vector[np.newaxis],
                 ),
-                seen,
+                recent_to_bytes(seen),
             )
             for i, vector in enumerate(query_vectors(vectors, _N_USERS))
         ]

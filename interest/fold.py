@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec.structs import astuple
 
 from interest.event import TYPE_CODES, TYPES, Event, EventType, id_hash
 from interest.item_table import ItemTable
-from interest.rare import entry_of
+from interest.rare import entry_of, entry_of_session
 from interest.window import (
     EVENT,
     HAS_DWELL,
@@ -130,22 +131,38 @@ def _appended(window: BehaviourWindow, events: list[Event], limits: WindowLimits
         rare = window.rare_after(n_left)
     ids, words, items = list[bytes](), list[int](), list[int]()
     for event in events:
-        hashed, ts = id_hash(event.event_id), event.ts
+        (
+            event_id, user_id, type_, ts, item_id, session_id, platform, domain,
+            text, rating, dwell_ms, request_id, position, model_id, propensity, schema,
+        ) = astuple(event)  # fmt: skip
+        hashed = id_hash(event_id)
         if ts < last_ts or (ts == last_ts and hashed <= last_id) or hashed in held:
             return None
-        entry = entry_of(event, subject_id, limits.text_chars)
-        if entry:
-            same = flags & HAS_RARE and rare.endswith(entry)
+        before = flags & HAS_RARE
+        if (
+            text is None
+            and rating is None
+            and dwell_ms is None
+            and request_id is None
+            and position is None
+            and model_id is None
+            and propensity is None
+            and schema == 1
+            and user_id == subject_id
+        ):
+            entry = entry_of_session(session_id, platform, domain)
+            flags = HAS_RARE if entry else 0
+        else:
+            entry = entry_of(event, subject_id, limits.text_chars)
             flags = _flags(event)
-            if same:
+        if entry:
+            if before and rare.endswith(entry):
                 flags |= SAME_RARE
             else:
                 rare += entry
-        else:
-            flags = 0
         ids.append(hashed)
-        words.append(ts << 16 | TYPE_CODES[event.type] << 8 | flags)
-        items.append(number(event.item_id))
+        words.append(ts << 16 | TYPE_CODES[type_] << 8 | flags)
+        items.append(number(item_id))
         last_ts, last_id = ts, hashed
     k = len(ids)
     if k > 1 and len(set(ids)) < k:

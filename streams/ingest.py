@@ -18,10 +18,12 @@ from interest import metrics as m
 from interest.clock import Clock
 from interest.errors import InvalidEvent
 from interest.event import (
+    UNUSUAL,
     Event,
     EventType,
     check_not_ahead,
     decode_event,
+    decode_usual,
     encode_event,
     id_hash,
 )
@@ -122,33 +124,35 @@ class Ingest:
         Every event of a worker passes here: what can be done once for all of them is.
         """
         now_ms, plain, types = self._clock(), partition.plain, list[EventType]()
-        unfolded, decode = partition.unfolded, decode_event
+        unfolded, decode = partition.unfolded, decode_usual
         since_ms: dict[str, int] = {}
+        impression = _IMPRESSION
         slice_ = _Slice(partition, now_ms)
         if records[0].topic == self._names.routed:
             plain = {}
         for record in records:
             try:
                 event = decode(record.value)
-            except InvalidEvent as error:
-                self._bury(record, error, slice_)
-                continue
-            user_id = plain.get(record.key)
-            arrived = record.timestamp
-            if (
-                user_id != event.user_id
-                or event.ts > arrived
-                or event.ts > now_ms
-                or event.type is _IMPRESSION
-            ):
+                user_id = plain.get(record.key, "")
+                arrived, type_ = record.timestamp, event.type
+                usual = (
+                    user_id == event.user_id
+                    and arrived >= event.ts <= now_ms
+                    and event.item_id is not None
+                    and type_ is not impression
+                )
+            except UNUSUAL:
+                usual = False
+            if not usual:
                 try:
-                    if not self._admit(record, event, slice_):
+                    if not self._admit(record, slice_):
                         continue
                 except InvalidEvent as error:
                     self._bury(record, error, slice_)
                     continue
-                event, user_id, arrived = slice_.event, slice_.event.user_id, slice_.arrived
-            types.append(event.type)
+                event, arrived = slice_.event, slice_.arrived
+                user_id, type_ = event.user_id, event.type
+            types.append(type_)
             if user_id in since_ms:
                 unfolded[user_id].append(event)
             else:
@@ -170,13 +174,14 @@ class Ingest:
             self._metrics.count(m.DROPPED, slice_.n_dropped)
         return slice_.outgoing
 
-    def _admit(self, record: Any, event: Event, slice_: _Slice) -> bool:
-        """Look closer at an event; tell whether it enters the window of a user of this partition.
+    def _admit(self, record: Any, slice_: _Slice) -> bool:
+        """Look closer at a record; tell whether it enters the window of a user of this partition.
 
         Raises:
             InvalidEvent: it breaks the contract.
         """
         partition, now_ms = slice_.partition, slice_.now_ms
+        event = decode_event(record.value)
         check_not_ahead(
             event, record.timestamp if record.timestamp_type == _LOG_APPEND_TIME else now_ms
         )

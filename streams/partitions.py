@@ -111,6 +111,21 @@ class Partition:
         below = self._below(subject_id)
         return BehaviourWindow(subject_id, era=below.era, revision=below.revision, items=self.items)
 
+    def begin_table(self, items: ItemTable) -> None:
+        """Number items by another table from here on; windows move when they are looked at."""
+        self.items = items
+        self.popular.renumber(items)
+
+    def renumber(self, subject_id: str) -> None:
+        """Move what is held of a subject to the present table."""
+        held = self.held.get(subject_id)
+        if held is None:
+            return
+        window, sound = held.window, held.sound
+        held.window = window.moved(self.items)
+        if sound is not None:
+            held.sound = held.window if sound is window else sound.moved(self.items)
+
     def marker(self, subject_id: str) -> Marker | None:
         """Give the marker of a person who was forgotten."""
         return self.markers.get(self._hash_of(subject_id)) if self.markers else None

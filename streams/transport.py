@@ -26,7 +26,7 @@ from faust.transport.consumer import RecordMap, ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
-from streams import lenient_records
+from streams import fetched, lenient_records
 
 #: Chunks of one partition that may wait for or be in an agent. More would only be memory.
 _CHUNKS_AHEAD = 2
@@ -76,6 +76,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
         lenient_records.install()
+        fetched.install()
         consumer = super()._create_worker_consumer(transport)
         # Faust writes 1500 ms into the code, and aiokafka reads it at start.
         consumer._fetch_max_wait_ms = cast(Any, self.app).fetch_max_wait_ms

@@ -16,6 +16,7 @@ from faust.stores.base import Store
 from faust.types import TP, EventT
 
 from interest.errors import CorruptRecord, WrongKey
+from interest.item_table import ItemTable
 from interest.window import BehaviourWindow, WindowLimits
 from streams.partitions import Partition
 from streams.transport import Chunk
@@ -74,6 +75,21 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
 
     def _empty(self, number: int) -> Partition:
         return Partition(number, self.hash_of, self.records.items, self.limits, self.known_items)
+
+    @property
+    def item_table(self) -> ItemTable:
+        """What numbers the items of windows that are new."""
+        return self.records.items
+
+    def all_partitions(self) -> list[Partition]:
+        """Give what is held, also of partitions that are being recovered."""
+        return [*self.partitions.values(), *self._restoring.values()]
+
+    def begin_table(self, items: ItemTable) -> None:
+        """Have new windows numbered by another table; old ones are moved by whoever begins it."""
+        self.records.items = items
+        for partition in self.all_partitions():
+            partition.begin_table(items)
 
     def n_windows(self) -> int:
         """Count the windows in memory."""

@@ -34,6 +34,7 @@ from streams.batch_size import BatchSize
 from streams.catalogue import Catalogue
 from streams.change_feed import ChangeFeed
 from streams.checkpoint import Checkpoint
+from streams.compaction import Compaction
 from streams.control import ControlFeed, Order
 from streams.dead_letter_desk import letters_of, remove
 from streams.dirty import DirtyUsers, Mark
@@ -199,7 +200,8 @@ class WorkerParts:
         )  # fmt: skip
         self.idle_users = IdleUsers(
             idle_days=self._settings.idle_days, marker_days=self._settings.forget_marker_days,
-            windows=self.windows, dirty=self.dirty, clock=ports.clock, metrics=ports.metrics,
+            windows=self.windows, compaction=Compaction(self.windows), dirty=self.dirty,
+            clock=ports.clock, metrics=ports.metrics,
         )  # fmt: skip
 
     def _make_watchers(self, renew_redis: Callable[[], Awaitable[None]]) -> None:

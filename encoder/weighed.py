@@ -108,4 +108,5 @@ def _taken_back(
     newest = np.full(len(pushed), np.iinfo(np.int64).max)
     np.minimum.at(newest, place, position[pushes])
     found = np.minimum(np.searchsorted(pushed, key), len(pushed) - 1)
-    return (pushed[found] == key) & (position > newest[found])
+    taken: NDArray[np.bool_] = (pushed[found] == key) & (position > newest[found])
+    return taken

@@ -14,7 +14,7 @@ from interest.window import WindowLimits
 from streams.compaction import Compaction
 from streams.window_records import WindowRecords
 from streams.windows import WindowStore
-from tests.unit.streams.fakes import event_json
+from tests.unit.streams.fakes import T0, event_json
 
 LIMITS = WindowLimits(max_events=2)
 
@@ -28,10 +28,10 @@ def store() -> WindowStore:
     return windows
 
 
-def see(windows: WindowStore, user: str, *items: str) -> None:
+def see(windows: WindowStore, user: str, *items: str, at: int = 0) -> None:
     partition = windows.partition(0)
     events = [
-        decode_event(event_json(f"{user}{item}", user, ts=1_700_000_000_000 + i, item_id=item))
+        decode_event(event_json(f"{user}{item}", user, ts=T0 + at + i, item_id=item))
         for i, item in enumerate(items)
     ]
     partition.replace(fold(partition.window(user), events, LIMITS), 1)
@@ -40,7 +40,7 @@ def see(windows: WindowStore, user: str, *items: str) -> None:
 async def test_only_items_of_windows_are_left_and_everything_else_stays_as_it_was() -> None:
     windows = store()
     for number in range(50):
-        see(windows, "u", *(f"i{number}-{k}" for k in range(4)))
+        see(windows, "u", *(f"i{number}-{k}" for k in range(4)), at=4 * number)
     see(windows, "v", "shared", "i49-3")
     partition = windows.partition(0)
     partition.held["u"].sound = partition.window("u")
@@ -57,7 +57,7 @@ async def test_only_items_of_windows_are_left_and_everything_else_stays_as_it_wa
     assert partition.popular.top(100, 7) == popular
     # What an encoder still holds means the same items as ever, and so does what comes next.
     assert in_flight.item_ids == {"i49-2", "i49-3"}
-    see(windows, "u", "i49-3", "new")
+    see(windows, "u", "i49-3", "new", at=1_000)
     assert partition.window("u").item_ids == {"new", "i49-3"}
 
 

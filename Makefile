@@ -7,6 +7,7 @@ READY  := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 ONLY   ?=
 DEVICE ?=
+JOBS   ?= 2
 SECONDS ?= 60
 SEED    ?= 1
 BROKER  ?= tansu
@@ -34,8 +35,10 @@ check: $(READY) ## Lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Tests wait for services more than they compute, so two processes share them, file by file; the
+# slow ones of tests/chaos come first.
 test: $(READY) ## All tests; what cannot run here is skipped and said so
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(READY) ## Kill things while events flow; SECONDS=60 SEED=1 BROKER=tansu or kafka
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --broker $(BROKER) --workers $(WORKERS) $(ARGS)

@@ -98,7 +98,10 @@ async def private_folder(parent: Path | None = None) -> AsyncIterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(stale, ignore_errors=True)
     with (
-        tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=parent) as folder,
+        # The engine's threads may write a last file meanwhile; what stays goes with the next start.
+        tempfile.TemporaryDirectory(
+            prefix=_FOLDER_PREFIX, dir=parent, ignore_cleanup_errors=True
+        ) as folder,
         (Path(folder) / _LOCK).open("wb") as lock,
     ):
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -36,6 +36,7 @@ _NO_FILES: Final = TlsFiles(_PREFIX)
 _COMMAND: Final = re.compile(
     r"Command # \d+ \(.*\) of pipeline caused error: \((.*?),?\)\Z", re.DOTALL
 )
+_CUT_OFF: Final = re.compile(r"closed by server|reset by peer|Broken pipe")
 
 
 class _TlsConnection(SSLConnection):
@@ -106,8 +107,9 @@ class RedisLink:
             text = _COMMAND.sub(r"\1", str(error)) or type(error).__name__
             if isinstance(error, NoPermissionError):
                 text += "; docs/security.md says which rights it needs"
-            if self._without_cert and "closed by server" in text:
-                # The handshake is over for us when TLS 1.3 refuses a client without one.
+            if self._without_cert and _CUT_OFF.search(text):
+                # The handshake is over for us when TLS 1.3 refuses a client without one, and the
+                # alert that says so may be overtaken by a reset.
                 text += f" It may ask for a certificate: see {_PREFIX}_CERT_FILE"
             # Not from the error: a traceback in a log would show the command.
             raise ServiceUnavailable(f"Redis: {text}") from None

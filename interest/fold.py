@@ -117,6 +117,7 @@ def _appended(window: BehaviourWindow, events: list[Event], limits: WindowLimits
     n = len(data) // EVENT
     first_word, first_item = ID * n, (ID + WORD) * n
     held = data[:first_word]
+    find = held.find
     rare, flags, last_ts, last_id = window.rare, 0, -1, b""
     if n:
         last_word = int.from_bytes(data[first_item - WORD : first_item], "little")
@@ -136,7 +137,7 @@ def _appended(window: BehaviourWindow, events: list[Event], limits: WindowLimits
             text, rating, dwell_ms, request_id, position, model_id, propensity, schema,
         ) = astuple(event)  # fmt: skip
         hashed = id_hash(event_id)
-        if ts < last_ts or (ts == last_ts and hashed <= last_id) or hashed in held:
+        if ts < last_ts or (ts == last_ts and hashed <= last_id) or find(hashed) >= 0:
             return None
         before = flags & HAS_RARE
         if (

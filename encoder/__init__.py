@@ -7,5 +7,9 @@ text_encoder   texts → unit vectors
 items          port ItemEncoder
 behaviours     window → signed, weighted behaviours
 decay, window_text   port UserEncoder, two ways
+sequence        both ports over a sequence model
+sequence_model  the model; sequence_rows, sequence_packed (CPU), sequence_cuda run it: torch, numpy
+sequence_input  windows → arrays; sequence_weights: seed or file → model
+threads         the cores that may be used
 factory        settings → bundle with both encoders
 """

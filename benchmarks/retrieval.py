@@ -27,7 +27,8 @@ import numpy as np
 from benchmarks.item_space import item_vectors, narrowed, title_vectors
 from benchmarks.results import Measurement, Report
 from benchmarks.retrieval_api import http_times
-from benchmarks.retrieval_subjects import OURS, SUBJECTS, Sizes
+from benchmarks.retrieval_searches import Sizes
+from benchmarks.retrieval_subjects import OURS, SUBJECTS
 from benchmarks.servers import Unavailable
 
 NAME: Final = "retrieval"
@@ -93,7 +94,7 @@ def _measured(subject: str, sizes: Sizes) -> Row:
         ).returncode
     ):
         raise Unavailable("qdrant-edge-py is not installed")
-    command = [sys.executable, "-m", "benchmarks.retrieval_subjects", subject]
+    command = [sys.executable, "-m", "benchmarks.retrieval_searches", subject]
     command += [str(sizes.path), str(sizes.calls)]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     row: Row = json.loads(done.stdout)

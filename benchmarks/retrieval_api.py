@@ -20,7 +20,8 @@ import numpy as np
 
 from benchmarks.event_log import Message, send
 from benchmarks.item_space import encoded_items, query_vectors
-from benchmarks.retrieval_subjects import CATEGORY, EXCLUDED, Sizes, Vectors
+from benchmarks.retrieval_searches import CATEGORY, EXCLUDED, Sizes
+from benchmarks.retrieval_subjects import Vectors
 from benchmarks.servers import servers
 from interest.bundle import LiveModel
 from interest.event import EventType

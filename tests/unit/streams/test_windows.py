@@ -306,7 +306,9 @@ def test_whoever_looks_at_a_window_folds_what_was_read_first() -> None:
 def test_what_is_read_while_a_window_is_encoded_survives_every_note_on_it() -> None:
     partition = empty_partition(0)
     read(partition, "a")
-    shown = msgspec.structs.replace(partition.fold("u"))  # type: ignore[type-var]
+    held = partition.fold("u")
+    assert held is not None
+    shown = msgspec.structs.replace(held)
     read(partition, "b")
     partition.encoded(shown, unresolved=True)
     assert partition.held["u"].sound is not None

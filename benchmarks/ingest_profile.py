@@ -1,90 +1,121 @@
-"""Where a worker's main thread spends its time in the run that ``benchmarks.ingest`` measures.
+"""Where a worker spends its processor time in the run that ``benchmarks.ingest`` measures.
 
-    python -m benchmarks.ingest_profile [--broker kafka] [--events 60000]
+    python -m benchmarks.ingest_profile [--broker kafka] [--events 100000]
 
-Prints the share of each stage, from cProfile: a profiled run is two to three times slower, and
-small functions weigh more in it than they do. The consumer's own thread is not in it.
+Reads the clock of the thread around the calls of each stage, which weighs all of them alike; a
+profiler would weigh small functions too high. Recovery is not counted.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import cProfile
-import pstats
-import sys
-from pathlib import Path
-from typing import Final
+import functools
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, ClassVar, Final, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import ingest_runners
 from benchmarks.event_log import preload
-from benchmarks.ingest_job import Job
-from benchmarks.ingest_runners import worker
+from benchmarks.ingest_runners import Clock, Job, Run, worker
 from benchmarks.servers import BROKERS, servers
 from benchmarks.stubs import bundle, settings_of
-from streams.topics import TopicNames
+from streams.dirty import DirtyUsers
+from streams.held_windows import HeldWindows
+from streams.ingest import Ingest
+from streams.popular import PopularItems
+from streams.upserts import Upserts
+from streams.window_records import WindowRecords
 
 _PARTITIONS: Final = 4
 _PREFIX: Final = "profile-"
 _LIMIT_S: Final = 60.0
-#: Stage → (file, function) whose cumulative time it is; indented ones are part of the one above.
-STAGES: Final = {
-    "decode, fold, mark": ("ingest.py", "_fold"),
-    "  decode and check": ("ingest.py", "_decode"),
-    "  fold into the window": ("window.py", "fold"),
-    "  note what changed": ("windows.py", "replace"),
-    "  mark dirty": ("dirty.py", "mark"),
-    "micro-batches": ("micro_batches.py", "_process"),
-    "  the record of a vector": ("micro_batches.py", "_update"),
-    "    recent behaviours": ("recent.py", "recent_of"),
-    "  settle": ("micro_batches.py", "_settle"),
-    "announce on the change feed": ("micro_batches.py", "_announce"),
-    "checkpoint: write windows": ("checkpoint.py", "_write"),
-    "  popular items": ("popular.py", "replace"),
-    "  serialise": ("window.py", "window_to_bytes"),
+#: Stage → the method whose calls it is; indented ones are part of the one above.
+STAGES: Final[dict[str, tuple[type, str]]] = {
+    "decode, check, sort by user": (Ingest, "_read"),
+    "  mark dirty": (DirtyUsers, "mark"),
+    "fold": (HeldWindows, "fold"),
+    "serialise": (WindowRecords, "window"),
+    "popular items": (PopularItems, "top"),
+    "the record of a vector": (Upserts, "_update"),
+    "settle a vector": (Upserts, "_note"),
 }
-#: Callers before the clock starts.
-_RECOVERY: Final = frozenset({"restore"})
-_OURS: Final = frozenset({"streams", "interest"})
+
+
+class _Spent(NamedTuple):
+    """Seconds of processor time: of the process, of its main thread, and by stage."""
+
+    process_s: float
+    main_s: float
+    by_stage: Counter[str]
+    calls: Counter[str]
+
+
+class _Meter(Clock):
+    """Takes the place of the runners' clock, and with it stops counting when the log is read."""
+
+    by_stage: ClassVar[Counter[str]] = Counter()
+    calls: ClassVar[Counter[str]] = Counter()
+    spent: ClassVar[_Spent]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_stage.clear()
+        self.calls.clear()
+        self._main_s = time.thread_time()
+
+    def run(self, n_events: int, **fields: Any) -> Run:
+        """Stop the clock."""
+        run = super().run(n_events, **fields)
+        type(self).spent = _Spent(
+            run.cpu_s, time.thread_time() - self._main_s, self.by_stage.copy(), self.calls.copy()
+        )
+        return run
 
 
 def main() -> None:
-    """Profile one run and print the table."""
+    """Measure one run and print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--broker", choices=BROKERS, default="kafka")
-    parser.add_argument("--events", type=int, default=60_000)
+    parser.add_argument("--events", type=int, default=100_000)
     options = parser.parse_args()
-    profile = cProfile.Profile()
+    for stage, (owner, name) in STAGES.items():
+        setattr(owner, name, _timed(stage, getattr(owner, name)))
+    ingest_runners.Clock = _Meter  # type: ignore[misc]
     with servers(options.broker) as running:
         settings = settings_of(running.kafka_bootstrap, _PREFIX, _PARTITIONS)
         asyncio.run(preload(settings, bundle(), options.events))
-        topic = TopicNames.of(settings).behaviours
-        job = Job(running.kafka_bootstrap, _PREFIX, topic, options.events, _PARTITIONS, _LIMIT_S)
-        run = profile.runcall(asyncio.run, worker(job))
-    seconds = _by_stage(profile)
-    table = Table("stage", "µs/event", "share", title=f"{run.n_events:,} events, profiled")
-    whole = sum(seconds[stage] for stage in STAGES if not stage.startswith(" "))
+        job = Job(running.kafka_bootstrap, _PREFIX, options.events, _PARTITIONS, _LIMIT_S)
+        run = asyncio.run(worker(job))
+    Console(highlight=False).print(_table(run, _Meter.spent))
+
+
+def _timed(stage: str, method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def timed(*args: Any, **kwargs: Any) -> Any:
+        began = time.thread_time()
+        try:
+            return method(*args, **kwargs)
+        finally:
+            _Meter.by_stage[stage] += time.thread_time() - began  # type: ignore[assignment]
+            _Meter.calls[stage] += 1
+
+    return timed
+
+
+def _table(run: Run, spent: _Spent) -> Table:
+    table = Table("stage", "µs/event", "calls", "µs/call", title=f"{run.n_events:,} events")
     for stage in STAGES:
-        spent = seconds[stage]
-        table.add_row(stage, f"{spent / run.n_events * 1e6:.1f}", f"{spent / whole:.0%}")
-    Console(highlight=False).print(table)
-    print(f"vectors: {run.n_vectors:,}; whole run with recovery not counted", file=sys.stderr)
-
-
-def _by_stage(profile: cProfile.Profile) -> dict[str, float]:
-    """Give the cumulative seconds of each stage, without what recovery calls."""
-    seconds = dict.fromkeys(STAGES, 0.0)
-    names = {where: stage for stage, where in STAGES.items()}
-    # The stubs of typeshed do not know the attribute.
-    stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
-    for (file, _, function), (_, _, _, cumulative, callers) in stats.items():
-        path = Path(file)
-        if path.parent.name in _OURS and (stage := names.get((path.name, function))):
-            recovery = [times[3] for caller, times in callers.items() if caller[2] in _RECOVERY]
-            seconds[stage] += cumulative - sum(recovery)
-    return seconds
+        seconds, calls = spent.by_stage[stage], spent.calls[stage]
+        each = f"{seconds / calls * 1e6:.1f}" if calls else ""
+        table.add_row(stage, f"{seconds / run.n_events * 1e6:.2f}", f"{calls:,}", each)
+    table.add_row("main thread", f"{spent.main_s / run.n_events * 1e6:.2f}", "", "")
+    table.add_row("all threads", f"{spent.process_s / run.n_events * 1e6:.2f}", "", "")
+    return table
 
 
 if __name__ == "__main__":

@@ -2,28 +2,34 @@
 
     python -m benchmarks.window_costs
 
-Goes once over 10,000 windows of 50 events for each row, in a random order, and prints µs a call.
-The column beside it does the same to one window again and again.
+Goes once over 10,000 windows of 50 events for each row, in a random order, and prints µs of
+processor time a call. The column beside it does the same to one window again and again.
 """
 
 from __future__ import annotations
 
+import gc
 import random
 import time
-from collections.abc import Callable, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.event_log import N_USERS, events, full_windows
+from benchmarks.event_log import N_USERS, T0_MS, events, full_windows
 from interest.event import decode_event
 from interest.fold import Change, change, fold
+from interest.forgetting import subject_hash
 from interest.item_table import ItemTable
 from interest.recent import recent_of
 from interest.window import BehaviourWindow, WindowLimits
 from interest.window_bytes import window_from_bytes, window_to_bytes
+from streams.partitions import Partition
 from streams.popular import PopularItems
+from streams.window_records import Held
 
 
 def main() -> None:
@@ -60,6 +66,7 @@ def main() -> None:
         cold, hot = _us(call, windows), _us(call, windows[:1] * len(windows))
         table.add_row(name, f"{cold:.1f}", f"{hot:.1f}")
     Console(highlight=False).print(table)
+    print(f"{_bytes_a_window(stored.values()):,.0f} bytes a window in memory, all told")
 
 
 def _us(call: Callable[[BehaviourWindow], Any], windows: Sequence[BehaviourWindow]) -> float:
@@ -67,6 +74,22 @@ def _us(call: Callable[[BehaviourWindow], Any], windows: Sequence[BehaviourWindo
     for window in windows:
         call(window)
     return (time.thread_time() - began) / len(windows) * 1e6
+
+
+def _bytes_a_window(records: Iterable[bytes]) -> float:
+    """Give what a partition takes in memory for each window of these records."""
+    raws = list(records)
+    gc.collect()
+    tracemalloc.start()
+    items = ItemTable()
+    partition = Partition(0, partial(subject_hash, ""), items)
+    for raw in raws:
+        window = window_from_bytes(raw, items).window
+        partition.restore(Held(window, 0, touched_ms=T0_MS, sound=window))
+    partition.popular.top(1, half_life_days=7)
+    size, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return size / len(raws)
 
 
 if __name__ == "__main__":

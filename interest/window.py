@@ -33,6 +33,9 @@ SAME_RARE: Final = 2
 HAS_TEXT: Final = 4
 HAS_RATING: Final = 8
 HAS_DWELL: Final = 16
+_RARE_AND_SAME: Final = HAS_RARE | SAME_RARE
+#: For each byte of flags, 1 where the event has an entry of its own.
+_OWNS: Final = bytes((flags & _RARE_AND_SAME) == HAS_RARE for flags in range(256))
 
 
 class WindowLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -166,10 +169,7 @@ class BehaviourWindow(msgspec.Struct, frozen=True, gc=False):
         """Give the window of the ``k`` oldest events."""
         n, data = len(self), self.data
         words, items = data[ID * n : ID * n + WORD * k], (ID + WORD) * n
-        n_entries = sum(
-            1 for i, flag in enumerate(words[::WORD])
-            if flag & HAS_RARE and not (flag & SAME_RARE and i)
-        )  # fmt: skip
+        n_entries = count_entries(words[::WORD])
         last = 0
         for _ in range(n_entries):
             last += first_length(self.rare[last:])
@@ -243,6 +243,14 @@ class BehaviourWindow(msgspec.Struct, frozen=True, gc=False):
             words[0] &= ~SAME_RARE  # what it may be the same as is gone
         ids = [self.items.id_of(number) for number in self.item_numbers()]
         return msgspec.msgpack.encode((self.data[: ID * n], bytes(words), ids, self.rare))
+
+
+def count_entries(flags: bytes) -> int:
+    """Count the entries among the rare fields that events with these flags refer to."""
+    if not flags:
+        return 0
+    # The oldest event has its own, whatever it was once the same as.
+    return flags.translate(_OWNS).count(1) + ((flags[0] & _RARE_AND_SAME) == _RARE_AND_SAME)
 
 
 def behaviour(row: Row, items: ItemTable) -> Behaviour:

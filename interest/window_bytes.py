@@ -14,7 +14,7 @@ import msgspec
 from interest.errors import CorruptRecord
 from interest.item_table import SHARED, ItemTable
 from interest.rare import split
-from interest.window import HAS_RARE, ID, SAME_RARE, WORD, BehaviourWindow
+from interest.window import ID, WORD, BehaviourWindow, count_entries
 
 _FORMAT: Final = 2
 
@@ -116,9 +116,7 @@ def _entries_fit(stored: _Stored) -> bool:
     """Tell whether each event that says so has its entry among the rare fields."""
     n = len(stored.items)
     flags = stored.heads[ID * n :: WORD]
-    n_wanted = sum(
-        bool(flag & HAS_RARE and not (flag & SAME_RARE and i)) for i, flag in enumerate(flags)
-    )
+    n_wanted = count_entries(flags)
     try:
         return n_wanted == sum(1 for _ in split(stored.rare))
     except ValueError:

@@ -42,7 +42,9 @@ log = logging.getLogger(__name__)
 
 #: The checkpoint's own work may take this part of a core.
 _SHARE: Final = 0.2
-_SLICE: Final = 500
+#: Windows that are folded, and that are written, in one go; then the loop serves others.
+_FOLDS: Final = 100
+_SLICE: Final = 250
 _POPULAR_ITEMS: Final = 1_000
 
 
@@ -142,8 +144,8 @@ class Checkpoint:
 
     async def _write(self, partition: Partition) -> None:
         waiting = list(partition.unfolded)
-        for first in range(0, len(waiting), _SLICE):
-            for subject_id in waiting[first : first + _SLICE]:
+        for first in range(0, len(waiting), _FOLDS):
+            for subject_id in waiting[first : first + _FOLDS]:
                 partition.fold(subject_id)
             await asyncio.sleep(0)
         changed, partition.changed = partition.changed, set()

@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 _FIRST_DELAY_S: Final = 0.1
 _LONGEST_DELAY_S: Final = 10.0
 _PING_S: Final = 5.0
+_BATCH_BYTES: Final = 256 * 1024
+#: Records that are sent alone: a batch would not take them.
+_LARGE_BYTES: Final = 64 * 1024
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -82,7 +85,7 @@ class Outbox:
             # Not idempotent: the receivers are, and brokers without producer ids work too.
             acks="all",
             linger_ms=0,
-            max_batch_size=256 * 1024,
+            max_batch_size=_BATCH_BYTES,
             max_request_size=MAX_RECORD_BYTES + 64 * 1024,
             request_timeout_ms=30_000,
             **kafka_options(self._settings),
@@ -141,27 +144,70 @@ class Outbox:
         if self._producer is None:
             raise RuntimeError("the outbox was not started")
         failed: list[Record] = []
-        sent: list[tuple[Record, asyncio.Future[object]]] = []
-        for record in records:
+        sent: list[tuple[list[Record], asyncio.Future[object]]] = []
+        for place, group in _by_place(records).items():
             try:
-                future = await self._producer.send(
-                    record.topic,
-                    key=record.key,
-                    value=record.value,
-                    partition=record.partition,
-                    headers=list(record.headers),
-                )
+                if place is None:
+                    for record in group:
+                        future = await self._send(self._producer, record)
+                        sent.append(([record], future))
+                else:
+                    await self._send_batches(self._producer, group, sent)
             except MessageSizeTooLargeError as error:
-                raise BadInput(f"a record for {record.topic} is too large: {error}") from error
+                raise BadInput(f"a record for {group[0].topic} is too large: {error}") from error
             except KafkaError:
-                failed.append(record)
-            else:
-                sent.append((record, future))
-        for record, future in sent:
+                under_way = {id(record) for batch, _ in sent for record in batch}
+                failed += [record for record in group if id(record) not in under_way]
+        for batch, future in sent:
             try:
                 await future
             except MessageSizeTooLargeError as error:
-                raise BadInput(f"a record for {record.topic} is too large: {error}") from error
+                raise BadInput(f"a record for {batch[0].topic} is too large: {error}") from error
             except KafkaError:
-                failed.append(record)
+                failed += batch
         return failed
+
+    async def _send(self, producer: AIOKafkaProducer, record: Record) -> asyncio.Future[object]:
+        future: asyncio.Future[object] = await producer.send(
+            record.topic,
+            key=record.key,
+            value=record.value,
+            partition=record.partition,
+            headers=list(record.headers),
+        )
+        return future
+
+    async def _send_batches(
+        self,
+        producer: AIOKafkaProducer,
+        records: Sequence[Record],
+        sent: list[tuple[list[Record], asyncio.Future[object]]],
+    ) -> None:
+        """Send records of one partition in batches, each acknowledged as a whole.
+
+        The producer's own way makes a task and a future for each record.
+        """
+        topic, partition = records[0].topic, records[0].partition
+        batch, inside = producer.create_batch(), list[Record]()
+        for record in records:
+            added = batch.append(
+                timestamp=None, key=record.key, value=record.value, headers=list(record.headers)
+            )
+            if added is None:
+                sent.append((inside, await producer.send_batch(batch, topic, partition=partition)))
+                batch, inside = producer.create_batch(), []
+                batch.append(
+                    timestamp=None, key=record.key, value=record.value, headers=list(record.headers)
+                )
+            inside.append(record)
+        sent.append((inside, await producer.send_batch(batch, topic, partition=partition)))
+
+
+def _by_place(records: Sequence[Record]) -> dict[tuple[str, int] | None, list[Record]]:
+    """Give the records of each topic and partition; under None those that are sent alone."""
+    grouped: dict[tuple[str, int] | None, list[Record]] = {}
+    for record in records:
+        alone = record.partition is None or len(record.value or b"") > _LARGE_BYTES
+        place = None if alone else (record.topic, record.partition)
+        grouped.setdefault(place, []).append(record)  # type: ignore[arg-type]
+    return grouped

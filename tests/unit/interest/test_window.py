@@ -308,3 +308,14 @@ def test_events_can_be_taken_out_of_a_window() -> None:
 def test_limits_outside_the_plausible_are_refused() -> None:
     with pytest.raises(ValueError, match="window limits"):
         WindowLimits(max_events=0)
+
+
+@given(events=events_strategy, k=st.integers(0, 60))
+def test_a_window_can_be_parted_and_put_together(events: list[Event], k: int) -> None:
+    window = fold(EMPTY, events, LIMITS)
+    rows = list(window.rows())
+    k = min(k, len(rows))
+    assert list(window.first(k).rows()) == rows[:k]
+    assert joined(window.with_rows(rows[k:]), window.first(k), LIMITS).content() == window.content()
+    assert window.begins_with(window.first(k), 0)
+    assert window.with_rows(rows[k:]).rare == window.rare_after(k)

@@ -14,6 +14,7 @@ from interest.fold import fold, joined
 from interest.forgetting import Marker, subject_hash
 from interest.vector import Token
 from interest.window import BehaviourWindow, WindowLimits
+from streams.partitions import Partition
 from streams.window_records import Held, Tombstone
 from tests.unit.streams.fakes import RECORDS, T0, KafkaRecord, empty_partition, event_json
 
@@ -275,3 +276,64 @@ def test_a_note_on_a_window_raises_no_era_for_the_sake_of_others() -> None:
     noted = msgspec.structs.replace(partition.window("u"), unresolved=True)
     partition.replace(noted, partition.held["u"].generation)
     assert partition.held["u"].token == (0, 5, 1)
+
+
+def read(partition: Partition, *event_ids: str, ts: int = T0) -> None:
+    """What the intake does with events."""
+    for event_id in event_ids:
+        event = decode_event(event_json(event_id, ts=ts))
+        partition.unfolded.setdefault("u", []).append(event)
+    partition.reads(1, T0, {})
+
+
+def held_ids(partition: Partition) -> set[bytes]:
+    return partition.window("u").id_hashes()
+
+
+def test_whoever_looks_at_a_window_folds_what_was_read_first() -> None:
+    partition = empty_partition(0)
+    read(partition, "a", "b")
+    assert partition.unwritten
+    assert partition.held == {}
+    held = partition.fold("u")
+    assert held is not None
+    assert held.window.revision == 1
+    assert held.fresh == ("a", "b")
+    assert partition.unfolded == {}
+    assert partition.fold("nobody") is None
+
+
+def test_what_is_read_while_a_window_is_encoded_survives_every_note_on_it() -> None:
+    partition = empty_partition(0)
+    read(partition, "a")
+    held = partition.fold("u")
+    assert held is not None
+    shown = msgspec.structs.replace(held)
+    read(partition, "b")
+    partition.encoded(shown, unresolved=True)
+    assert partition.held["u"].sound is not None
+    partition.replace(msgspec.structs.replace(partition.held["u"].window, era=4), 1)
+    assert held_ids(partition) == {id_hash("a"), id_hash("b")}
+    assert partition.held["u"].fresh == ("b",)
+    assert partition.held["u"].window.era == 4
+
+
+def test_what_was_read_before_a_request_to_forget_goes_with_it() -> None:
+    partition = empty_partition(0)
+    read(partition, "old", ts=T0)
+    read(partition, "new", ts=T0 + 9)
+    partition.forget("u", T0 + 5, generation=1)
+    assert held_ids(partition) == {id_hash("new")}
+    assert partition.held["u"].fresh == ("new",)
+    assert partition.unfolded == {}
+
+
+def test_events_read_twice_are_claimed_by_who_reads_them_now() -> None:
+    partition = empty_partition(0)
+    partition.restore(Held(window(1), 1))
+    partition.unfolded["u"] = [decode_event(event_json("e0"))]
+    partition.reads(5, T0, {})
+    held = partition.fold("u")
+    assert held is not None
+    assert held.token == (0, 5, 1)
+    assert "u" in partition.changed

@@ -7,6 +7,7 @@ READY  := $(VENV)/.ready
 BENCH_READY := $(VENV)/.bench-ready
 ONLY   ?=
 DEVICE ?=
+JOBS   ?= 2
 SECONDS ?= 60
 SEED    ?= 1
 BROKER  ?= tansu
@@ -34,15 +35,18 @@ check: $(READY) ## Lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Tests wait for services more than they compute, so two processes share them, file by file; the
+# slow ones of tests/chaos come first.
 test: $(READY) ## All tests; what cannot run here is skipped and said so
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 chaos: $(READY) ## Kill things while events flow; SECONDS=60 SEED=1 BROKER=tansu or kafka
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) --seed $(SEED) --broker $(BROKER) --workers $(WORKERS) $(ARGS)
 
-# With DEVICE=cuda nothing is installed: torch and numpy of the machine are enough.
-bench: $(if $(filter cuda,$(DEVICE)),,$(BENCH_READY)) ## Benchmarks; ONLY=name for one, DEVICE=cuda, ARGS=
-	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m benchmarks $(ONLY) $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
+# One benchmark on a GPU installs nothing: the machine's own torch and numpy are enough for it.
+bench: $(if $(and $(ONLY),$(filter cuda,$(DEVICE))),,$(BENCH_READY)) ## Benchmarks; ONLY=name for one, DEVICE=cuda
+	@python=$(BIN)/python; test -x $$python || python=$(PYTHON); \
+	  $$python -m benchmarks $(ONLY) $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
 
 $(BENCH_READY): $(READY) pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench
@@ -55,4 +59,4 @@ serve: $(READY) ## The HTTP API against the services of the settings
 	@$(BIN)/interest serve
 
 clean: ## Remove .venv and caches
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf $(VENV) benchmarks/out .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -1,5 +1,6 @@
 """Run the benchmarks: ``python -m benchmarks [NAME] [--device cuda] [--option value]``.
 
+``report`` measures nothing: it renders README.md, docs/scaling.md and the plot from the results.
 Without a name, all of them, and the table of targets at the end. Rows and targets go into
 ``benchmarks/results.json``; a benchmark that runs again replaces only its own. What one can be told
 (size, repetitions) is shown by ``python -m benchmarks NAME --help``.
@@ -11,7 +12,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from benchmarks.results import RESULTS
+from benchmarks.results import RESULTS, load
 from benchmarks.suite import BENCHMARKS, run_all, run_one
 
 
@@ -22,6 +23,10 @@ def main(arguments: Sequence[str]) -> int:
         for name, benchmark in BENCHMARKS.items():
             print(f"  {name:<12} {benchmark.what}, about {benchmark.minutes:g} min")
         return 0
+    if arguments and arguments[0] == "report":
+        from benchmarks.report import main as report
+
+        return report()
     names = [argument for argument in arguments[:1] if not argument.startswith("-")]
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--device", default="")
@@ -37,8 +42,18 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"{names[0]} does not ask for a device")
     else:
         code = run_one(names[0], others, device=device)
-    print(f"written to {RESULTS.parent.name}/{RESULTS.name}")
+    print(f"written to {RESULTS.parent.name}/{RESULTS.name}{_plot()}")
     return code
+
+
+def _plot() -> str:
+    from benchmarks.plot import PLOT, draw
+
+    try:
+        draw(load(), PLOT)
+    except ModuleNotFoundError as error:
+        return f"; no plot: {error.name} is not installed"
+    return f", the plot to {PLOT.parent.name}/{PLOT.name}"
 
 
 if __name__ == "__main__":

@@ -24,13 +24,13 @@ from benchmarks.event_log import full_windows
 from benchmarks.results import Measurement, Report
 from interest.item import unit
 from interest.ports import Sealer, VectorUpdate
+from interest.recent import recent_of
 from interest.sealing import IN_THE_CLEAR
 from interest.vector import Token, UserVector
 from interest.window import BehaviourWindow, WindowLimits
 from interest.window_bytes import window_to_bytes
 from store.aes_sealer import AesSealer
 from store.user_records import UserRecords
-from streams.micro_batches import recent_behaviours
 from streams.window_records import Held, WindowRecords
 
 NAME: Final = "encryption"
@@ -101,7 +101,7 @@ def vector_update(window: BehaviourWindow, i: int, dim: int = _DIM) -> VectorUpd
         user_id=window.subject_id, model_id=_MODEL, token=Token(0, 1, i), event_time_ms=i,
         encode_time_ms=i, n_events=len(window.events), vectors=rows.astype(np.float32),
     )  # fmt: skip
-    return VectorUpdate(vector, recent_behaviours(window))
+    return VectorUpdate(vector, recent_of(window))
 
 
 def _in_turns(

@@ -7,8 +7,9 @@ import itertools
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final, NamedTuple
 
 import msgspec
@@ -42,6 +43,13 @@ class _Sent(msgspec.Struct, frozen=True):
     at: float
 
 
+class Fresh(NamedTuple):
+    """One event: seconds after the run began that it was sent, and ms until it was readable."""
+
+    sent_s: float
+    ms: float
+
+
 class Flood(NamedTuple):
     """What a worker drained: many events of one user may share a vector."""
 
@@ -50,12 +58,19 @@ class Flood(NamedTuple):
 
 
 class Rig:
-    """Sends events, and says when their users' vectors show them."""
+    """Sends events, and says when their users' vectors show them.
 
-    def __init__(self, settings: Settings, model_id: str) -> None:
+    Args:
+        n_vectors: counts the vectors that were made; None where each event makes one.
+    """
+
+    def __init__(
+        self, settings: Settings, model_id: str, n_vectors: Callable[[], float] | None = None
+    ) -> None:
+        self.settings = settings
+        self._n_vectors = n_vectors
         self._vectors = user_vectors(settings)
         self._model_id = model_id
-        self._settings = settings
         self._topic = TopicNames.of(settings).behaviours
         self._producer = Producer({"bootstrap.servers": settings.kafka_bootstrap, "linger.ms": 0})
         self._home = {
@@ -80,7 +95,7 @@ class Rig:
 
     async def flood(self, n: int) -> Flood:
         """Send ``n`` events as fast as possible; wait until every vector shows them."""
-        n_vectors = await asyncio.to_thread(metric, self._settings, m.VECTORS)
+        before = await self.n_vectors()
         began = time.perf_counter()
         newest: dict[str, _Sent] = {}
         for i in range(n):
@@ -99,13 +114,22 @@ class Rig:
             if time.perf_counter() - began > _DRAIN_S:
                 raise TimeoutError(f"{len(waiting)} users wait after {_DRAIN_S:g} s")
         seconds = time.perf_counter() - began
-        n_vectors = await asyncio.to_thread(metric, self._settings, m.VECTORS) - n_vectors
+        n_vectors = n if self._n_vectors is None else await self.n_vectors() - before
         return Flood(n / seconds, n_vectors / seconds)
 
-    async def paced(self, rate: float, seconds: float) -> list[float]:
-        """Send ``rate`` events a second; give the freshness of a sample of them, ms."""
+    async def n_vectors(self) -> float:
+        """Count the vectors made so far; 0 where nobody counts."""
+        return 0.0 if self._n_vectors is None else await asyncio.to_thread(self._n_vectors)
+
+    async def unseen(self, rate: float, seconds: float) -> None:
+        """Send ``rate`` events a second, and look at none of them."""
+        await self._pace(rate, seconds, None)
+
+    async def paced(self, rate: float, seconds: float) -> list[Fresh]:
+        """Send ``rate`` events a second; give the freshness of a sample of them."""
         waiting: list[_Sent] = []
-        fresh_ms: list[float] = []
+        fresh: list[Fresh] = []
+        began = time.perf_counter()
         sending = asyncio.create_task(self._pace(rate, seconds, waiting))
         deadline = time.perf_counter() + seconds + _DRAIN_S
         while (waiting or not sending.done()) and time.perf_counter() < deadline:
@@ -114,20 +138,20 @@ class Rig:
             now = time.perf_counter()
             for sent in shown:
                 waiting.remove(sent)
-                fresh_ms.append((now - sent.at) * 1e3)
+                fresh.append(Fresh(sent.at - began, (now - sent.at) * 1e3))
             await asyncio.sleep(_TICK_S / 2)
         await sending
         if waiting:
             raise TimeoutError(f"{len(waiting)} events are not readable after {_DRAIN_S:g} s")
-        return fresh_ms
+        return fresh
 
-    async def _pace(self, rate: float, seconds: float, waiting: list[_Sent]) -> None:
+    async def _pace(self, rate: float, seconds: float, waiting: list[_Sent] | None) -> None:
         every = max(1, round(rate / _SAMPLED_PER_S))
         began, n = time.perf_counter(), 0
         while (passed := time.perf_counter() - began) < seconds:
             while n < passed * rate:
                 sent = self._send()
-                if n % every == 0:
+                if waiting is not None and n % every == 0:
                     waiting.append(sent)
                 n += 1
             await asyncio.sleep(_TICK_S)
@@ -153,8 +177,51 @@ async def open_rig(servers: Servers) -> AsyncIterator[Rig]:
     Raises:
         RuntimeError: the worker ended; its log is part of the text.
     """
+    settings = rig_settings(servers)
+    await ensure_topics(settings)
+    send(settings.kafka_bootstrap, _windows(settings))
+    await publish(settings, "items", items())
+    with worker_process(settings) as process:
+        await ready(settings, process)
+        vectors = user_vectors(settings)
+        live = await vectors.live_model()
+        await vectors.close()
+        assert live is not None
+        rig = Rig(settings, live.model_id, partial(metric, settings, m.VECTORS))
+        try:
+            yield rig
+        finally:
+            await rig.close()
+
+
+@asynccontextmanager
+async def open_peer(servers: Servers) -> AsyncIterator[Rig]:
+    """Start a plain Faust agent that calls the model per event, see `faust_per_event`.
+
+    Raises:
+        RuntimeError: it ended, or is not ready in time; its log is part of the text.
+    """
+    settings = rig_settings(servers)
+    await ensure_topics(settings)
+    with worker_process(settings, ["-m", "benchmarks.faust_per_event"]) as process:
+        vectors = user_vectors(settings)
+        deadline = time.monotonic() + _DRAIN_S
+        while (live := await vectors.live_model()) is None:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError("the Faust agent is not ready")
+            await asyncio.sleep(0.2)
+        await vectors.close()
+        rig = Rig(settings, live.model_id)
+        try:
+            yield rig
+        finally:
+            await rig.close()
+
+
+def rig_settings(servers: Servers) -> Settings:
+    """Give the settings of an installation of its own."""
     prefix = f"fresh-{uuid.uuid4().hex[:8]}-"
-    settings = Settings(
+    return Settings(
         kafka_bootstrap=servers.kafka_bootstrap,
         redis_url=servers.redis_url,
         redis_prefix=f"{prefix}:",
@@ -166,20 +233,6 @@ async def open_rig(servers: Servers) -> AsyncIterator[Rig]:
         fetch_max_wait_ms=20 if servers.broker == "embedded" else 500,
         worker_port=free_port(),
     )
-    await ensure_topics(settings)
-    send(settings.kafka_bootstrap, _windows(settings))
-    await publish(settings, "items", _items())
-    with worker_process(settings) as process:
-        await ready(settings, process)
-        vectors = user_vectors(settings)
-        live = await vectors.live_model()
-        await vectors.close()
-        assert live is not None
-        rig = Rig(settings, live.model_id)
-        try:
-            yield rig
-        finally:
-            await rig.close()
 
 
 def _user(number: int) -> str:
@@ -193,7 +246,7 @@ def _windows(settings: Settings) -> Iterator[Message]:
         yield Message(topic, home, window.subject_id.encode(), window_to_bytes(window, 0))
 
 
-def _items() -> Iterable[Outgoing]:
+def items() -> Iterable[Outgoing]:
     """Give the titles of the sample under the ids of the log."""
     file = RecordFile(SAMPLE_FOLDER / "items.jsonl.gz", Item, print)
     sample = read_items(file, on_invalid=print)

@@ -1,12 +1,16 @@
 """Events per second: the worker beside its peers, on the same log and broker.
 
-    python -m benchmarks ingest [--events 300000] [--repeats 3] [--limit-s 4] [--brokers kafka]
+    python -m benchmarks ingest [--events 400000] [--repeats 3] [--limit-s 4] [--brokers kafka]
 
 The log lies in the topic before anybody reads, and all of one round read the same topic. The worker
 is the product's own, with checkpoints, and micro-batches whose encoder and vector store are stubs.
 Its peers keep the last 50 events of a user in their own state, with its changelog or recovery store
 switched on; the bare loop decodes and appends to lists; the bare fetch does not even decode. All
 windows are full from the first event on. Kinds take turns, each in a process of its own.
+
+The targets are held by the stricter of two rates: until all that was read is in windows, encoded
+and committed, a last checkpoint included. A peer with durable state is held by the same; Faust
+and the bare loop by the rate of reading alone, as they do not say when they have committed.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import subprocess
 import sys
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -48,6 +52,7 @@ _PATIENCE_S: Final = 90.0
 
 #: What the runs of a kind were, or why there are none.
 Runs = dict[str, list[Run] | str]
+Rates = Callable[[Sequence[Run]], list[float]]
 
 
 def run(arguments: Sequence[str]) -> Report:
@@ -55,7 +60,7 @@ def run(arguments: Sequence[str]) -> Report:
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {NAME}", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--events", type=int, default=300_000)
+    parser.add_argument("--events", type=int, default=400_000)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit-s", type=float, default=4.0, help="of one run, at most")
     parser.add_argument("--brokers", nargs="+", choices=BROKERS, default=BROKERS)
@@ -157,21 +162,27 @@ def _rows(broker: str, runs: Runs) -> list[Measurement]:
         rates, cpu_us = _rates(of_kind), _cpu_us(of_kind)
         rows.append(_row(broker, kind, "rate", rates, "events/s", _faster(runs, kind)))
         rows.append(_row(broker, kind, "processor time", cpu_us, "µs/event", _leaner(runs, kind)))
-        committed = [run.n_events / run.committed_s for run in of_kind if run.committed_s]
-        if committed:
-            rows.append(_row(broker, kind, "rate to the last commit", committed, "events/s"))
+        if any(run.committed_s for run in of_kind):
+            ratio = _faster(runs, kind, _committed)
+            name = "rate to the last commit"
+            rows.append(_row(broker, kind, name, _committed(of_kind), "events/s", ratio))
         if any(run.n_vectors for run in of_kind):
             vectors = [run.n_vectors / run.wall_s for run in of_kind]
             rows.append(_row(broker, kind, "vectors meanwhile", vectors, "vectors/s"))
     return rows
 
 
-def _faster(runs: Runs, peer: str) -> float | None:
+def _committed(runs: Sequence[Run]) -> list[float]:
+    """Give the rates until the last commit, of reading alone where that is not known."""
+    return [run.n_events / (run.committed_s or run.wall_s) for run in runs]
+
+
+def _faster(runs: Runs, peer: str, rates: Rates = _rates) -> float | None:
     """Say how many times the worker's rate is a peer's; None without both."""
     ours, theirs = runs.get("worker", ""), runs.get(peer, "")
     if peer == "worker" or isinstance(ours, str) or isinstance(theirs, str):
         return None
-    return statistics.median(_rates(ours)) / statistics.median(_rates(theirs))
+    return statistics.median(rates(ours)) / statistics.median(rates(theirs))
 
 
 def _leaner(runs: Runs, peer: str) -> float | None:
@@ -199,7 +210,7 @@ def _row(
         value=statistics.median(values) if values else None,
         runs=tuple(values),
         ratio=ratio,
-        ratio_to="for the worker" if ratio is not None else "",
+        ratio_to="in favour of the worker" if ratio is not None else "",
         skipped=skipped,
     )
 
@@ -207,11 +218,11 @@ def _row(
 def _values(runs: Runs) -> dict[str, float | str]:
     ours = runs.get("worker", "not run")
     values: dict[str, float | str] = {
-        "rate": ours if isinstance(ours, str) else statistics.median(_rates(ours))
+        "rate": ours if isinstance(ours, str) else statistics.median(_committed(ours))
     }
     for key, peer in _AGAINST.items():
         theirs = runs.get(peer, "not run")
-        ratio = _faster(runs, peer)
+        ratio = _faster(runs, peer, _committed)
         why = next((told for told in (ours, theirs) if isinstance(told, str)), "")
         values[key] = why if ratio is None else ratio
     return values

@@ -6,7 +6,6 @@ Imported in the peers' own environment, too: nothing here needs more than msgspe
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -45,8 +44,9 @@ class Job(msgspec.Struct, frozen=True):
 class Run(msgspec.Struct, frozen=True, kw_only=True):
     """One reading of the log; ``committed_s`` also waits for the last checkpoint.
 
-    ``grown_bytes`` is by how much resident memory grew from an idle worker to the end, and
-    ``traced_bytes`` what Python's objects take of it, where that was asked.
+    ``n_warm`` events were read before the clock started. ``grown_bytes`` is by how much resident
+    memory grew from an idle worker to the end, and ``traced_bytes`` what Python's objects take of
+    it, where that was asked.
     """
 
     n_events: int
@@ -54,6 +54,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     cpu_s: float
     committed_s: float = 0.0
     n_vectors: int = 0
+    n_warm: int = 0
     grown_bytes: int = 0
     traced_bytes: int = 0
 
@@ -84,6 +85,9 @@ def kept(event: Event) -> Kept:
     return (event.event_id, int(event.ts), event.type.value, event.item_id)
 
 
-def slid(window: Sequence[Kept], event: Event) -> list[Kept]:
-    """Give the last events with one more, by order of arrival: a peer's whole fold."""
-    return [*window, kept(event)][-WINDOW:]
+def slid(window: list[Any] | None, event: Event) -> list[Any]:
+    """Add an event in place, by order of arrival, and keep the last: a peer's whole fold."""
+    window = list(FULL) if window is None else window
+    window.append(kept(event))
+    del window[:-WINDOW]
+    return window

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-from benchmarks.ingest_job import FULL, Clock, Job, Kept, Run, slid
+from benchmarks.ingest_job import Clock, Job, Kept, Run, slid
 from interest.event import Event, decode_event
 
 
@@ -56,7 +56,7 @@ def bytewax(job: Job) -> Run:
         return event.user_id, event
 
     def fold(window: list[Kept] | None, event: Event) -> tuple[list[Kept], int]:
-        window = slid(FULL if window is None else window, event)
+        window = slid(window, event)
         return window, len(window)
 
     flow = Dataflow("windows")
@@ -83,8 +83,7 @@ def quix_streams(job: Job) -> Run:
         nonlocal n_read, clock, read
         if clock is None:
             clock = Clock()
-        window = state.get("window")
-        state.set("window", slid(FULL if window is None else window, event))
+        state.set("window", slid(state.get("window"), event))
         n_read += 1
         full = n_read == job.n_events
         # The clock is asked now and then: it is no part of the job.

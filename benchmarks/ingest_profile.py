@@ -38,7 +38,7 @@ STAGES: Final = {
     "  mark dirty": ("dirty.py", "mark"),
     "micro-batches": ("micro_batches.py", "_process"),
     "  the record of a vector": ("micro_batches.py", "_update"),
-    "    recent behaviours": ("micro_batches.py", "recent_behaviours"),
+    "    recent behaviours": ("recent.py", "recent_of"),
     "  settle": ("micro_batches.py", "_settle"),
     "announce on the change feed": ("micro_batches.py", "_announce"),
     "checkpoint: write windows": ("checkpoint.py", "_write"),

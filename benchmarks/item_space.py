@@ -35,6 +35,14 @@ def title_vectors() -> NDArray[np.float32]:
     )
 
 
+def narrowed(titles: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    """Give the titles in their ``dim`` principal directions; (N, dim) unit rows."""
+    if dim == titles.shape[1]:
+        return titles
+    directions = np.linalg.eigh(titles.T @ titles)[1][:, -dim:]
+    return unit(titles @ directions)
+
+
 def item_vectors(titles: NDArray[np.float32], n: int) -> NDArray[np.float32]:
     """Give ``n`` items, the real ones first; (n, D) unit rows."""
     rng = np.random.default_rng(1)
@@ -53,8 +61,8 @@ def query_vectors(vectors: NDArray[np.float32], n: int) -> NDArray[np.float32]:
     return unit(vectors[chosen].mean(axis=1))
 
 
-def encoded_items(vectors: NDArray[np.float32]) -> list[EncodedItem]:
-    """Give the items of these vectors; item i is of category i modulo :data:`N_CATEGORIES`."""
+def encoded_items(vectors: NDArray[np.float32], first: int = 0) -> list[EncodedItem]:
+    """Give the items of these vectors, counted from ``first``; item i is of category i mod 20."""
     return [
         EncodedItem(
             item=Item(
@@ -65,5 +73,5 @@ def encoded_items(vectors: NDArray[np.float32]) -> list[EncodedItem]:
             ),
             vector=vector,
         )
-        for i, vector in enumerate(vectors)
+        for i, vector in enumerate(vectors, start=first)
     ]

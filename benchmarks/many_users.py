@@ -1,6 +1,6 @@
 """Many users: events/s and memory of the worker with 10k, 100k and 1M users, encoder stubbed.
 
-    python -m benchmarks many-users [--events 400000] [--users 10000 100000 1000000]
+    python -m benchmarks many-users [--events 300000] [--users 10000 100000 1000000]
 
 Users are drawn by Zipf's law with exponent 1: the first of a million has one event in 14, and most
 have one or none. There are no windows before the log; its first half is read before the clock
@@ -8,8 +8,8 @@ starts, so that the frequent users' windows are full. Sizes take turns, each run
 process of its own.
 
 The memory of a full window is a difference: a worker that has recovered 25,000 windows of 50 events
-against one that has recovered 5,000, by resident memory, and by what Python's objects take
-(tracemalloc). So it holds all that a worker keeps for a window: its key, token, index and counts.
+against one that has recovered 5,000, by resident memory; and 2,500 against 500 by what Python's
+objects take (tracemalloc). So it holds all that a worker keeps for a window: key, token, index.
 """
 
 from __future__ import annotations
@@ -27,17 +27,21 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from benchmarks.event_log import by_zipf, preload
+from benchmarks.event_log import by_zipf, full_windows, preload
 from benchmarks.ingest_job import Job, Run
 from benchmarks.results import Measurement, Report
 from benchmarks.servers import BROKERS, Servers, Unavailable, servers
 from benchmarks.stubs import bundle, settings_of
+from interest.window_bytes import window_to_bytes
 from streams.topics import TopicNames
 
 NAME: Final = "many-users"
 SIZES: Final = (10_000, 100_000, 1_000_000)
 _PARTITIONS: Final = 4
 _WINDOWS: Final = (5_000, 25_000)
+#: Tracing makes all of it many times slower.
+_TRACED: Final = (500, 2_500)
+_SIZED: Final = 1_000
 #: Some events after the windows, so that it is seen when recovery is over.
 _AFTERWARDS: Final = 1_000
 _PATIENCE_S: Final = 180.0
@@ -48,7 +52,7 @@ def run(arguments: Sequence[str]) -> Report:
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {NAME}", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--events", type=int, default=400_000)
+    parser.add_argument("--events", type=int, default=300_000)
     parser.add_argument("--users", nargs="+", type=int, default=SIZES)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit-s", type=float, default=6.0, help="of one run, at most")
@@ -90,8 +94,8 @@ def _by_size(
             )  # fmt: skip
             rates[n_users].append(done.n_events / done.wall_s)
             vectors[n_users].append(done.n_vectors / done.wall_s)
-            # Where the limit cut the run, the users of what was read.
-            n_read = options.events // 2 + done.n_events
+            # Where the limit cut the run, these are about the users of what was read.
+            n_read = done.n_warm + done.n_events
             memory[n_users].append(done.grown_bytes / len(np.unique(users[:n_read])))
             note(
                 f"{n_users:,} users, {repeat + 1} of {options.repeats}: {rates[n_users][-1]:,.0f}/s"
@@ -112,18 +116,20 @@ def _by_size(
 
 
 def _window(running: Servers, repeats: int) -> tuple[list[float], list[Measurement]]:
-    few, many = _WINDOWS
     resident: list[float] = []
     for repeat in range(repeats):
         small, large = (_recovered(running, n).grown_bytes for n in _WINDOWS)
-        resident.append((large - small) / (many - few))
+        resident.append((large - small) / (_WINDOWS[1] - _WINDOWS[0]))
         note(f"a full window, {repeat + 1} of {repeats}: {resident[-1]:,.0f} bytes resident")
-    small, large = (_recovered(running, n, traced=True).traced_bytes for n in _WINDOWS)
-    traced = [(large - small) / (many - few)]
+    small, large = (_recovered(running, n, traced=True).traced_bytes for n in _TRACED)
+    traced = [(large - small) / (_TRACED[1] - _TRACED[0])]
     subject = "a window of 50 events"
+    limits = bundle().config.window
+    records = [len(window_to_bytes(w, 0)) for w in full_windows(limits.max_events, _SIZED)]
     return resident, [
         _row(subject, "resident memory", "bytes", resident),
         _row(subject, "Python's objects", "bytes", traced),
+        _row(subject, "changelog record", "bytes", [statistics.mean(records)]),
     ]
 
 

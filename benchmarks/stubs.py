@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -14,7 +15,7 @@ from interest.bundle import BundleConfig, LiveModel, ModelBundle, TextModel
 from interest.forgetting import Marker
 from interest.item import EncodedItem, Item, ItemQuery, ScoredItem
 from interest.metrics import NoMetrics
-from interest.ports import UserState, VectorUpdate
+from interest.ports import LiveUser, UserState, VectorUpdate
 from interest.settings import Settings
 from interest.vector import Token, VectorHead
 from interest.window import BehaviourWindow
@@ -32,13 +33,18 @@ def bundle() -> ModelBundle:
 
 
 def settings_of(bootstrap: str, prefix: str, n_partitions: int) -> Settings:
-    """Give the settings of one installation of a benchmark."""
+    """Give the settings of one installation of a benchmark.
+
+    A worker that has just started holds its vectors back until it has caught up. Here it does not:
+    what is measured is the steady state, in which vectors are made all the time.
+    """
     return Settings(
         kafka_bootstrap=bootstrap,
         topic_prefix=prefix,
         group_id=f"{prefix}workers",
         partitions=n_partitions,
         session_timeout_s=6.0,
+        catch_up_s=0.0,
     )
 
 
@@ -79,6 +85,9 @@ class AcceptingVectors:
     def __init__(self, head: Token) -> None:
         self._head = head
         self.n_upserts = 0
+        #: Set once this user is upserted.
+        self.watched = ""
+        self.seen = asyncio.Event()
 
     async def ping(self) -> None:
         """It is there."""
@@ -86,6 +95,8 @@ class AcceptingVectors:
     async def upsert(self, updates: Sequence[VectorUpdate]) -> list[Token | Marker | None]:
         """Count."""
         self.n_upserts += len(updates)
+        if self.watched and any(update.vector.user_id == self.watched for update in updates):
+            self.seen.set()
         return [None] * len(updates)
 
     async def forget(self, user_id: str, marker: Marker) -> Marker:
@@ -103,6 +114,10 @@ class AcceptingVectors:
     async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
         """Nothing is kept."""
         return [None] * len(user_ids)
+
+    async def fetch_live(self, user_id: str, *, recent: bool) -> LiveUser:
+        """Nothing is kept."""
+        return LiveUser(None, None)
 
     async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
         """Every vector is as new as its window was in the changelog."""

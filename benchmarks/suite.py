@@ -46,7 +46,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "freshness": Benchmark("benchmarks.freshness", "from an event to its vector in Redis", 4),
     "overload": Benchmark("benchmarks.overload", "five times the maximum, then normal", 3),
     "recovery": Benchmark("benchmarks.recovery", "a worker is killed; until another has all", 2),
-    "retrieval": Benchmark("benchmarks.retrieval_engines", "top 10 of 100,000 items", 3),
+    "retrieval": Benchmark("benchmarks.retrieval", "top 10 of 100,000 items", 3),
     "encryption": Benchmark("benchmarks.encryption", "what encryption at rest costs", 1),
 }
 

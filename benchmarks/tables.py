@@ -17,10 +17,26 @@ def measurements(results: Results, benchmark: str) -> str:
     return _table(head, (_row(row) for row in results.of(benchmark)))
 
 
+def page_of(results: Results, benchmark: str) -> str:
+    """Give the rows of one benchmark for a document, and what of they are."""
+    rows = [_row(row) for row in results.of(benchmark)]
+    ran = results.ran.get(benchmark)
+    if not rows or ran is None:
+        return "Not measured yet."
+    head = ("what", "property", "median", "unit", "runs", "ratio")
+    return f"{markdown(head, rows)}\n\nCommit {ran.commit}, load average {ran.load:g}."
+
+
 def targets(rows: Iterable[Target]) -> str:
     """Give the targets beside what was measured."""
     head = ("target", "value", "unit", "wanted", "")
     return _table(head, ((t.name, shown(t), t.unit, t.target, verdict(t)) for t in rows))
+
+
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Give a table for a document."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def shown(target: Target) -> str:

@@ -20,9 +20,9 @@ from benchmarks.event_log import N_USERS, events, full_windows
 from interest.event import decode_event
 from interest.fold import Change, change, fold
 from interest.item_table import ItemTable
+from interest.recent import recent_of
 from interest.window import BehaviourWindow, WindowLimits
 from interest.window_bytes import window_from_bytes, window_to_bytes
-from streams.micro_batches import recent_behaviours
 from streams.popular import PopularItems
 
 
@@ -49,7 +49,7 @@ def main() -> None:
     stored = {w.subject_id: window_to_bytes(w, 0) for w in windows}
     calls: dict[str, Callable[[BehaviourWindow], Any]] = {
         "fold one event": lambda w: fold(w, [later[w.subject_id]], limits),
-        "recent behaviours": recent_behaviours,
+        "recent behaviours": recent_of,
         "its item ids": lambda w: w.item_ids,
         "popular items": lambda w: popular.move(changes[w.subject_id]),
         "serialise": lambda w: window_to_bytes(w, 0),
@@ -63,10 +63,10 @@ def main() -> None:
 
 
 def _us(call: Callable[[BehaviourWindow], Any], windows: Sequence[BehaviourWindow]) -> float:
-    began = time.perf_counter()
+    began = time.thread_time()
     for window in windows:
         call(window)
-    return (time.perf_counter() - began) / len(windows) * 1e6
+    return (time.thread_time() - began) / len(windows) * 1e6
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -17,19 +17,25 @@ from benchmarks.event_log import N_ITEMS
 from interest import metrics as m
 from interest.settings import Settings
 
+WORKER: Final = ("-c", "from interest_cli.main import main; main()", "worker")
 _READY_S: Final = 120.0
 
 
 @contextmanager
-def worker_process(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `interest worker` for the length of the block.
+def worker_process(
+    settings: Settings, command: Sequence[str] = WORKER
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `interest worker`, or what stands for it, for the length of the block.
+
+    Args:
+        command: arguments of Python; it reads the settings from its environment.
 
     Raises:
         RuntimeError: from the block; the end of the worker's log is added to it.
     """
     with tempfile.TemporaryFile(prefix="bench-freshness-") as log:
         process = subprocess.Popen(
-            [sys.executable, "-c", "from interest_cli.main import main; main()", "worker"],
+            [sys.executable, *command],
             env={**os.environ, **_environment(settings)},
             stdout=log,
             stderr=subprocess.STDOUT,

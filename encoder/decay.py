@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from encoder.behaviours import behaviours, n_event_tokens, type_weights
+from encoder.behaviours import n_event_tokens
+from encoder.weighed import Weighed, Weights
 from interest.bundle import DecayParameters
+from interest.encoded_items import EncodedItems
 from interest.item import EncodedItem, unit
 from interest.ports import ItemEncoder
-from interest.window import Behaviour, BehaviourWindow
+from interest.window import BehaviourWindow
 
 # A pull of this share of its weights is what is left of vectors that cancel: the rounding of
 # the float32 vectors themselves.
@@ -37,7 +39,7 @@ class DecayUserEncoder:
     def __init__(self, items: ItemEncoder, parameters: DecayParameters) -> None:
         self._items = items
         self._parameters = parameters
-        self._by_type = type_weights(parameters.weights)
+        self._weights = Weights(parameters)
 
     @property
     def dim(self) -> int:
@@ -58,31 +60,45 @@ class DecayUserEncoder:
 
         Shapes: B = len(windows), M = their behaviours that are known, V = distinct vectors.
         """
-        table = _VectorTable(items, self._items)
-        table.add_queries(windows)
-        half_life_ms, n_bags = self._parameters.half_life_ms, 2 * len(windows)
-        by_position, by_age = math.log(self._parameters.position_decay), -math.log(2) / half_life_ms
-        rows: list[int] = []
-        scores: list[float] = []
-        bags: list[int] = []  # 2b holds what pulls in windows[b], 2b + 1 what pushes
-        for b, window in enumerate(windows):
-            newest_ms = window.event_time_ms
-            for position, event, weight in behaviours(window, self._by_type, self._parameters):
-                row = table.row(event)
-                if row is None:
-                    continue
-                rows.append(row)
-                bags.append(2 * b + (weight < 0))
-                scores.append(
-                    math.log(abs(weight)) + position * by_position + (newest_ms - event.ts) * by_age
-                )
-        if not rows:
+        if not windows:
+            return np.zeros((0, self.dim), np.float32)
+        events = self._weights.of(windows)
+        rows, vectors = self._rows(events, EncodedItems.of(items))
+        known = np.flatnonzero(rows >= 0)
+        if not len(known):
             return np.zeros((len(windows), self.dim), np.float32)
-        pooled, peaks = _pool(np.array(rows), np.array(scores), np.array(bags), n_bags, table)
+        weight = events.weight[known]
+        scores = (
+            np.log(np.abs(weight))
+            + events.position[known] * math.log(self._parameters.position_decay)
+            - events.age_ms[known] * (math.log(2) / self._parameters.half_life_ms)
+        )
+        # 2b holds what pulls in windows[b], 2b + 1 what pushes
+        bags = 2 * events.window[known] + (weight < 0)
+        pooled, peaks = _pool(rows[known], scores, bags, 2 * len(windows), vectors)
         return self._combine(
             pooled.reshape(len(windows), 2, -1),  # (2B, D) -> (B, 2, D)
             peaks.reshape(len(windows), 2),  # (2B,) -> (B, 2)
         )
+
+    def _rows(
+        self, events: Weighed, items: EncodedItems
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Give the row of each event, -1 where it is not known, and the vectors, (V, D)."""
+        numbers, places = np.unique(events.item, return_inverse=True)
+        row_of, names = items.rows.get, events.names
+        rows = np.array(
+            [row_of(names[number], -1) if number else -1 for number in numbers.tolist()], np.int64
+        )[places]
+        vectors = items.vectors.astype(np.float64)  # in the precision they are summed in
+        if events.text:
+            texts = sorted(set(events.text.values()))
+            row = {text: len(vectors) + i for i, text in enumerate(texts)}
+            encoded = self._items.encode_texts(texts).astype(np.float64)
+            vectors = np.concatenate([vectors.reshape(len(vectors), self.dim), encoded])
+            for place, text in events.text.items():
+                rows[place] = row[text]
+        return rows, vectors
 
     def _combine(
         self, pooled: NDArray[np.float64], peaks: NDArray[np.float64]
@@ -103,54 +119,12 @@ class DecayUserEncoder:
         return unit(combined)
 
 
-class _VectorTable:
-    """The distinct vectors of a micro-batch as one matrix, and which event has which row."""
-
-    def __init__(self, items: Mapping[str, EncodedItem], encoder: ItemEncoder) -> None:
-        self._items = items
-        self._encoder = encoder
-        self._rows: dict[str, int | None] = {}
-        self._queries: dict[str, int] = {}
-        self._vectors: list[NDArray[np.float32]] = []
-
-    def add_queries(self, windows: Sequence[BehaviourWindow]) -> None:
-        """Encode every search without an item, all in one call."""
-        texts = {
-            event.text
-            for window in windows
-            for event in window.events
-            if event.item_id is None and event.text
-        }
-        if texts:
-            ordered = sorted(texts)
-            self._queries = {text: row for row, text in enumerate(ordered)}
-            self._vectors.extend(self._encoder.encode_texts(ordered))
-
-    def row(self, event: Behaviour) -> int | None:
-        """Give the row of an event's vector; None for an item that is not known."""
-        if event.item_id is None:
-            return self._queries.get(event.text or "")
-        try:
-            return self._rows[event.item_id]
-        except KeyError:
-            item = self._items.get(event.item_id)
-            row = None if item is None else len(self._vectors)
-            if item is not None:
-                self._vectors.append(item.vector)
-            self._rows[event.item_id] = row
-            return row
-
-    def matrix(self) -> NDArray[np.float64]:
-        """Give the vectors; (V, D), in the precision they are summed in."""
-        return np.stack(self._vectors, dtype=np.float64)
-
-
 def _pool(
     rows: NDArray[np.int64],
     scores: NDArray[np.float64],
     bags: NDArray[np.int64],
     n_bags: int,
-    table: _VectorTable,
+    vectors: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Sum the vectors of each bag, weighted by softmax numerators: (n_bags, D).
 
@@ -165,7 +139,7 @@ def _pool(
     with torch.inference_mode():
         pooled = torch.nn.functional.embedding_bag(
             torch.from_numpy(rows[order]),
-            torch.from_numpy(table.matrix()),  # (V, D)
+            torch.from_numpy(vectors),  # (V, D)
             torch.from_numpy(offsets),
             mode="sum",
             per_sample_weights=torch.from_numpy(weights),

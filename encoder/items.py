@@ -42,7 +42,10 @@ class TextItemEncoder:
         Raises:
             EncoderUnavailable: the device failed; a retry is safe.
         """
-        return self._text_encoder.encode([item.text for item in items])
+        # Variants of a product often share their text.
+        places = {text: i for i, text in enumerate(dict.fromkeys(item.text for item in items))}
+        rows = self._text_encoder.encode(list(places))
+        return rows[[places[item.text] for item in items]]
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Encode queries; (N, D), unit rows; an empty text gives a row of zeros.

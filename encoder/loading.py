@@ -76,6 +76,7 @@ def load_text_encoder(
     )
     encoder = TextEncoder(model, tokenizer, described, target)
     encoder.probe()
+    encoder.pack()
     return encoder
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,10 @@ class EncodedItems(Mapping[str, EncodedItem]):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def keys(self) -> KeysView[str]:
+        """Give the ids; unlike those of any mapping these compare with sets in C."""
+        return self.rows.keys()
 
     def __contains__(self, item_id: object) -> bool:
         return item_id in self.rows

@@ -77,12 +77,12 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fa
     type: EventType
     ts: Annotated[int, Meta(ge=MIN_TS_MS, le=MAX_TS_MS)]
     item_id: Id | None = None
-    text: Annotated[str, Meta(max_length=MAX_TEXT_CHARS)] | None = None
-    rating: Annotated[float, Meta(ge=0, le=5)] | None = None
-    dwell_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     session_id: Label | None = None
     platform: Label | None = None
     domain: Label | None = None
+    text: Annotated[str, Meta(max_length=MAX_TEXT_CHARS)] | None = None
+    rating: Annotated[float, Meta(ge=0, le=5)] | None = None
+    dwell_ms: Annotated[int, Meta(ge=0, le=2**53)] | None = None
     request_id: Label | None = None
     position: Annotated[int, Meta(ge=0, le=2**31)] | None = None
     model_id: Label | None = None
@@ -150,6 +150,13 @@ _any_time_decoder = msgspec.json.Decoder(_AnyTimeEvent, dec_hook=_dec_hook)
 _encoder = msgspec.json.Encoder()
 
 
+#: Decodes the usual event in one call. Of what it gives, searches and impressions still need
+#: :func:`check_complete`; what it raises at may be valid all the same: ask :func:`decode_event`.
+decode_usual = _decoder.decode
+#: What :data:`decode_usual` raises.
+UNUSUAL: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)
+
+
 def decode_event(raw: bytes | None) -> Event:
     """Decode and validate one event; whatever comes back satisfies the contract.
 
@@ -163,11 +170,11 @@ def decode_event(raw: bytes | None) -> Event:
     """
     try:
         event = _decoder.decode(raw)  # type: ignore[arg-type]  # None is told from the rest below
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError):
+    except UNUSUAL:
         # Valid still where the time is a text, which costs a call back into Python.
         event = _decode_any_time(raw)
     if event.item_id is None or event.type is EventType.IMPRESSION:
-        _check_complete(event)
+        check_complete(event)
     return event
 
 
@@ -192,7 +199,12 @@ def _decode_any_time(raw: bytes | None) -> Event:
     return Event(**{**msgspec.structs.asdict(event), "ts": int(event.ts)})
 
 
-def _check_complete(event: Event) -> None:
+def check_complete(event: Event) -> None:
+    """Refuse an event that lacks what its type needs.
+
+    Raises:
+        InvalidEvent: with reason ``missing_item`` or ``incomplete_impression``.
+    """
     if event.item_id is None:
         if event.type is not EventType.SEARCH:
             raise InvalidEvent("missing_item", f"a {event.type.value} needs an item_id")

@@ -13,14 +13,16 @@ it, or a newest event ``span_ms`` above it, and both only ever grow.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 import msgspec
+from msgspec.structs import astuple
 
 from interest.event import TYPE_CODES, TYPES, Event, EventType, id_hash
 from interest.item_table import ItemTable
-from interest.rare import entry_of
+from interest.rare import entry_of, entry_of_session
 from interest.window import (
     EVENT,
     HAS_DWELL,
@@ -37,7 +39,6 @@ from interest.window import (
 )
 
 _IMPRESSION: Final = EventType.IMPRESSION
-_BEFORE_ALL: Final = (-1, b"")
 
 
 class Change(NamedTuple):
@@ -75,93 +76,112 @@ def window_of(
 
 def change(window: BehaviourWindow, events: Iterable[Event], limits: WindowLimits) -> Change | None:
     """Fold, and tell what entered and what left; None when nothing changed."""
-    rows = [
-        row_of(event, window.subject_id, window.items, limits.text_chars)
-        for event in events
-        if event.type is not _IMPRESSION
-    ]
-    if not rows:
+    behaviours = [event for event in events if event.type is not _IMPRESSION]
+    if not behaviours:
         return None
-    n = len(window)
-    last = (window.event_time_ms, window.data[ID * (n - 1) : ID * n]) if n else _BEFORE_ALL
-    held = window.data[: ID * n]
-    for row in rows:
-        if row[:2] <= last or row.id_hash in held:
-            return _merged(window, rows, limits)
-        last = row[:2]
-    if len(rows) > 1 and len({row.id_hash for row in rows}) < len(rows):
-        return _merged(window, rows, limits)
-    return _appended(window, rows, limits)
+    return _appended(window, behaviours, limits) or _merged(
+        window,
+        [row_of(e, window.subject_id, window.items, limits.text_chars) for e in behaviours],
+        limits,
+    )
 
 
 def row_of(event: Event, subject_id: str, items: ItemTable, text_chars: int) -> Row:
     """Take an event apart as a window keeps it."""
     rare = entry_of(event, subject_id, text_chars)
-    flags = 0
-    if rare:
-        flags = (
-            HAS_RARE
-            | (HAS_TEXT if event.text is not None else 0)
-            | (HAS_RATING if event.rating is not None else 0)
-            | (HAS_DWELL if event.dwell_ms is not None else 0)
-        )
     return Row(
         event.ts,
         id_hash(event.event_id),
         TYPE_CODES[event.type],
-        flags,
+        _flags(event) if rare else 0,
         items.number(event.item_id),
         rare,
     )
 
 
-def _appended(window: BehaviourWindow, rows: list[Row], limits: WindowLimits) -> Change:
-    """Fold the usual case: everything is new, and newer than what is there."""
-    data, n = window.data, len(window.data) // EVENT
-    oldest_ms = rows[-1].ts - limits.span_ms
-    n_left = max(0, n + len(rows) - limits.max_events)
+def _flags(event: Event) -> int:
+    return (
+        HAS_RARE
+        | (HAS_TEXT if event.text is not None else 0)
+        | (HAS_RATING if event.rating is not None else 0)
+        | (HAS_DWELL if event.dwell_ms is not None else 0)
+    )
+
+
+def _appended(window: BehaviourWindow, events: list[Event], limits: WindowLimits) -> Change | None:
+    """Fold the usual case, everything new, and newer than what is there; None in any other.
+
+    Every event of a worker passes here, so this is written for speed.
+    """
+    data, subject_id, number = window.data, window.subject_id, window.items.number
+    n = len(data) // EVENT
+    first_word, first_item = ID * n, (ID + WORD) * n
+    held = data[:first_word]
+    find = held.find
+    rare, flags, last_ts, last_id = window.rare, 0, -1, b""
+    if n:
+        last_word = int.from_bytes(data[first_item - WORD : first_item], "little")
+        flags, last_ts, last_id = last_word & 0xFF, last_word >> 16, held[-ID:]
+    oldest_ms = events[-1].ts - limits.span_ms
+    n_left = max(0, n + len(events) - limits.max_events)
     while n_left < n and _ts(data, n, n_left) <= oldest_ms:
         n_left += 1
-    if n_left > n or (n_left == n and n) or rows[0].ts <= oldest_ms:
-        changed = _merged(window, rows, limits)
-        assert changed is not None
-        return changed
-    rare, had_rare = window.rare, False
-    if rare:
+    if (n_left >= n and n_left) or events[0].ts <= oldest_ms:
+        return None  # nothing stays of what was there, or not all of what comes
+    if rare and n_left:
         rare = window.rare_after(n_left)
-        had_rare = bool(data[ID * n + WORD * (n - 1)] & HAS_RARE)
-    ids, words, items = list[bytes](), list[bytes](), list[bytes]()
-    for row in rows:
-        flags = row.flags
-        if row.rare:
-            if had_rare and rare.endswith(row.rare):
+    ids, words, items = list[bytes](), list[int](), list[int]()
+    for event in events:
+        (
+            event_id, user_id, type_, ts, item_id, session_id, platform, domain,
+            text, rating, dwell_ms, request_id, position, model_id, propensity, schema,
+        ) = astuple(event)  # fmt: skip
+        hashed = id_hash(event_id)
+        if ts < last_ts or (ts == last_ts and hashed <= last_id) or find(hashed) >= 0:
+            return None
+        before = flags & HAS_RARE
+        if (
+            text is None
+            and rating is None
+            and dwell_ms is None
+            and request_id is None
+            and position is None
+            and model_id is None
+            and propensity is None
+            and schema == 1
+            and user_id == subject_id
+        ):
+            entry = entry_of_session(session_id, platform, domain)
+            flags = HAS_RARE if entry else 0
+        else:
+            entry = entry_of(event, subject_id, limits.text_chars)
+            flags = _flags(event)
+        if entry:
+            if before and rare.endswith(entry):
                 flags |= SAME_RARE
             else:
-                rare += row.rare
-        had_rare = bool(row.rare)
-        ids.append(row.id_hash)
-        words.append((row.ts << 16 | row.code << 8 | flags).to_bytes(WORD, "little"))
-        items.append(row.item.to_bytes(ITEM, "little"))
-    new_words, new_items = b"".join(words), b"".join(items)
-    first_word, first_item = ID * n, (ID + WORD) * n
+                rare += entry
+        ids.append(hashed)
+        words.append(ts << 16 | TYPE_CODES[type_] << 8 | flags)
+        items.append(number(item_id))
+        last_ts, last_id = ts, hashed
+    k = len(ids)
+    if k > 1 and len(set(ids)) < k:
+        return None
+    new_words, new_items = struct.pack(f"<{k}Q", *words), struct.pack(f"<{k}I", *items)
     kept_word, kept_item = first_word + WORD * n_left, first_item + ITEM * n_left
-    folded = BehaviourWindow(
-        window.subject_id,
-        b"".join(
-            (
-                data[ID * n_left : first_word], *ids,
-                data[kept_word:first_item], new_words,
-                data[kept_item:], new_items,
-            )
-        ),
-        rare,
-        window.revision + 1,
-        window.era,
-        window.unresolved,
-        window.items,
+    parts = (
+        held[ID * n_left :], *ids,
+        data[kept_word:first_item], new_words,
+        data[kept_item:], new_items,
     )  # fmt: skip
-    left = data[first_word:kept_word], data[first_item:kept_item]
-    return Change(folded, new_words, new_items, *left)
+    folded = BehaviourWindow(
+        subject_id, b"".join(parts), rare,
+        window.revision + 1, window.era, window.unresolved, window.items,
+    )  # fmt: skip
+    return Change(
+        folded, new_words, new_items, data[first_word:kept_word], data[first_item:kept_item]
+    )
 
 
 def _ts(data: bytes, n: int, i: int) -> int:

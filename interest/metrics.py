@@ -25,6 +25,7 @@ EVENTS: Final = "interest_events_total"
 DEAD_LETTERS: Final = "interest_dead_letters_total"
 ROUTED: Final = "interest_routed_events_total"
 ITEMS: Final = "interest_items_encoded_total"
+ITEMS_UNCHANGED: Final = "interest_items_unchanged_total"
 VECTORS: Final = "interest_vectors_upserted_total"
 REFUSED: Final = "interest_upserts_refused_total"
 FRESHNESS: Final = "interest_freshness_seconds"
@@ -53,6 +54,7 @@ METRICS: Final = (
     MetricSpec(DEAD_LETTERS, "counter", "Messages sent to the dead-letter topic", "reason"),
     MetricSpec(ROUTED, "counter", "Events sent on to the partition of their subject"),
     MetricSpec(ITEMS, "counter", "Items encoded and announced"),
+    MetricSpec(ITEMS_UNCHANGED, "counter", "Items announced with the vector their text has"),
     MetricSpec(VECTORS, "counter", "User vectors upserted"),
     MetricSpec(REFUSED, "counter", "Upserts refused because a higher token was stored"),
     MetricSpec(

@@ -7,16 +7,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from interest.bundle import LiveModel
-from interest.event import EventType
 from interest.forgetting import Marker
 from interest.item import ANY_ITEM, EncodedItem, Item, ItemFilter, ItemQuery, ScoredItem
+from interest.recent import RecentBehaviour
 from interest.vector import Token, UserVector, VectorHead
 from interest.window import BehaviourWindow
 
@@ -66,20 +66,14 @@ class UserEncoder(Protocol):
         """
 
 
-class RecentBehaviour(msgspec.Struct, frozen=True, array_like=True):
-    """One behaviour of a window as readers see it beside the vector, newest first."""
-
-    type: EventType
-    ts: int
-    item_id: str | None = None
-    text: str | None = None
-
-
 class VectorUpdate(msgspec.Struct, frozen=True):
-    """One upsert: the vector, and what of the window readers need beside it."""
+    """One upsert: the vector, and what of the window readers need beside it.
+
+    ``recent`` is what :mod:`interest.recent` makes of the window.
+    """
 
     vector: UserVector
-    recent: tuple[RecentBehaviour, ...]
+    recent: bytes
 
 
 class UserState(msgspec.Struct, frozen=True):
@@ -87,6 +81,13 @@ class UserState(msgspec.Struct, frozen=True):
 
     vector: UserVector
     recent: tuple[RecentBehaviour, ...]
+
+
+class LiveUser(NamedTuple):
+    """The live model, None before the first worker has set it, and one user's record of it."""
+
+    live: LiveModel | None
+    state: UserState | None
 
 
 class UserVectorStore(Protocol):
@@ -102,6 +103,9 @@ class UserVectorStore(Protocol):
             one entry per update: None where it was stored (token equal or higher), else what
             refused it: the higher token, or the marker of a user who was forgotten, whose token
             is equal or higher.
+
+        Raises:
+            BadInput: a vector holds NaN or infinity, or is not of unit length.
         """
 
     async def forget(self, user_id: str, marker: Marker) -> Marker:
@@ -132,6 +136,13 @@ class UserVectorStore(Protocol):
 
     async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
         """Read users; None where a user has no record for this model."""
+
+    async def fetch_live(self, user_id: str, *, recent: bool) -> LiveUser:
+        """Read the live-model pointer and one user's record of that model, as of one moment.
+
+        Args:
+            recent: whether the recent behaviours are wanted, too; else there are none.
+        """
 
     async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
         """Read tokens and encode times alone, for reconciling."""
@@ -243,8 +254,8 @@ class Recommender(Protocol):
     async def ping(self) -> None:
         """Return if the stores answer and a live model is set."""
 
-    async def user(self, user_id: str) -> UserState | None:
-        """Read one user's record of the live model."""
+    async def user(self, user_id: str) -> UserVector | None:
+        """Read one user's vector of the live model."""
 
     async def recommend(
         self, user_id: str, k: int, *, exclude_seen: bool = True, where: ItemFilter = ANY_ITEM

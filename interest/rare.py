@@ -56,34 +56,19 @@ _sessions: dict[tuple[str | None, str | None, str | None], bytes] = {}
 def entry_of(event: Event, subject_id: str, text_chars: int) -> bytes:
     """Give the entry of an event; empty where it carries nothing of this."""
     account = None if event.user_id == subject_id else event.user_id
-    if (
-        event.text is not None
-        or event.rating is not None
-        or event.dwell_ms is not None
-        or event.request_id is not None
-        or account is not None
-        or event.position is not None
-        or event.model_id is not None
-        or event.propensity is not None
-        or event.schema != 1
-    ):
-        return entry(
-            Rare(
-                event.session_id,
-                event.platform,
-                event.domain,
-                None if event.text is None else event.text[:text_chars],
-                event.rating,
-                event.dwell_ms,
-                event.request_id,
-                account,
-                event.position,
-                event.model_id,
-                event.propensity,
-                event.schema,
-            )
+    text = None if event.text is None else event.text[:text_chars]
+    return entry(
+        Rare(
+            event.session_id, event.platform, event.domain, text, event.rating, event.dwell_ms,
+            event.request_id, account, event.position, event.model_id, event.propensity,
+            event.schema,
         )
-    session = event.session_id, event.platform, event.domain
+    )  # fmt: skip
+
+
+def entry_of_session(session_id: str | None, platform: str | None, domain: str | None) -> bytes:
+    """Give the entry of an event that carries nothing else."""
+    session = session_id, platform, domain
     known = _sessions.get(session)
     if known is None:
         if len(_sessions) >= _SESSIONS:

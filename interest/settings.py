@@ -153,6 +153,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batch_tokens: Annotated[
         int, Meta(ge=1, description="Tokens in one micro-batch of users at most.")
     ] = 16_384
+    freshness_target_ms: Annotated[
+        float, Meta(gt=0, description="How fresh vectors should be: one micro-batch takes at most "
+                    "a third of it, unless too many users wait for that."),
+    ] = 50.0  # fmt: skip
     item_cache_items: Annotated[
         int, Meta(ge=1, description="Items whose vectors a worker keeps at hand.")
     ] = 100_000

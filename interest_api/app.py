@@ -13,6 +13,7 @@ from interest.errors import BadInput
 from interest.event import MAX_ID_CHARS
 from interest.item import ItemFilter
 from interest.ports import Recommender
+from interest_api.fast_reads import MAX_K, FastReads
 from interest_api.keys import ApiKeys, Scope, guard
 from interest_api.metrics import PrometheusMetrics
 from interest_api.operations import Check, add_operations
@@ -28,8 +29,6 @@ from interest_api.schemas import (
     schema_components,
     vector_body,
 )
-
-MAX_K: Final = 500
 
 
 class _IdConvertor(Convertor[str]):
@@ -118,6 +117,21 @@ def create_app(
         summary="Fresh user interest vectors, and what to recommend from them.",
         redirect_slashes=False,  # an id may end with a slash
     )
+
+    async def vector_of(user_id: str) -> Response:
+        vector = await recommender.user(user_id)
+        if vector is None:
+            raise Unknown("user", f"the live model has no vector of user {user_id!r}")
+        return json_response(vector_body(vector, clock()))
+
+    async def recommendations_for(
+        user_id: str, k: int, exclude_seen: bool, where: ItemFilter
+    ) -> Response:
+        found = await recommender.recommend(user_id, k, exclude_seen=exclude_seen, where=where)
+        return json_response(recommendations_body(found, clock()))
+
+    # Inside of what add_operations puts around every request.
+    app.add_middleware(FastReads, keys=keys, vector=vector_of, recommendations=recommendations_for)
     guards = [Depends(guard(keys, Scope.READ, metrics))] if keys else []
     common = {**_COMMON, **(_KEYED if keys else {})}
     add_operations(
@@ -133,10 +147,7 @@ def create_app(
     )
     async def user_vector(user_id: Id) -> Response:
         """Read one user's vector of the live model, and how old it is."""
-        state = await recommender.user(user_id)
-        if state is None:
-            raise Unknown("user", f"the live model has no vector of user {user_id!r}")
-        return json_response(vector_body(state.vector, clock()))
+        return await vector_of(user_id)
 
     @reading.get(
         "/v1/users/{user_id:id}/recommendations",
@@ -153,8 +164,7 @@ def create_app(
         ] = True,
     ) -> Response:
         """Recommend items, best first; a cold user gets popular items and is told so."""
-        found = await recommender.recommend(user_id, k, exclude_seen=exclude_seen, where=where)
-        return json_response(recommendations_body(found, clock()))
+        return await recommendations_for(user_id, k, exclude_seen, where)
 
     @reading.get(
         "/v1/items/{item_id:id}/similar",

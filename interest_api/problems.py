@@ -74,8 +74,8 @@ def install(app: FastAPI) -> None:
     """
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(RequestValidationError, _on_validation)
-    app.add_exception_handler(Unknown, _on_unknown)
-    app.add_exception_handler(InterestError, _on_interest)
+    app.add_exception_handler(Unknown, _on_ours)
+    app.add_exception_handler(InterestError, _on_ours)
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -93,17 +93,20 @@ async def _on_validation(request: Request, error: Exception) -> Response:
     return problem_response(422, "; ".join(lines), "invalid-request")
 
 
-async def _on_unknown(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Unknown)
-    return problem_response(404, str(error), f"unknown-{error.what}")
+async def _on_ours(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Unknown | InterestError)
+    return answer(error, getattr(request.state, "request_id", "-"))
 
 
-async def _on_interest(request: Request, error: Exception) -> Response:
+def answer(error: Unknown | InterestError, request_id: str) -> Response:
+    """Give what a caller sees of an error of ours; log what is no caller's business."""
     match error:
+        case Unknown():
+            return problem_response(404, str(error), f"unknown-{error.what}")
         case ServiceUnavailable() | EncoderUnavailable():
             return unavailable(str(error))
         case BadInput() if not isinstance(error, CorruptRecord):
             return problem_response(422, str(error), "invalid-request")
     # Stored bytes that are wrong are not the caller's fault.
-    logger.error("request %s: %s", getattr(request.state, "request_id", "-"), error)
+    logger.error("request %s: %s", request_id, error)
     return problem_response(500, INTERNAL)

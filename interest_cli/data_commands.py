@@ -1,11 +1,11 @@
-"""Commands that move data: topics, catalogue, replay, convert."""
+"""Commands that move data: topics, replay, convert; the catalogue's are beside them."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -14,18 +14,15 @@ from interest.errors import BadInput, InvalidEvent
 from interest.event import Event
 from interest.item import Item
 from interest_cli import stopping
+from interest_cli.catalogue_commands import catalogue_app
 from interest_cli.console import out, progress_bar, settings, warn
 from interest_cli.files import InvalidRecord, RecordFile, read_events, read_items
-
-if TYPE_CHECKING:
-    from streams.publish import Outgoing
 
 _WARNED = 5
 #: So many invalid records at the start, and no valid one, and the file is the wrong one.
 _HOPELESS = 100
 
 topics_app = typer.Typer(help="Create and check the Kafka topics.", no_args_is_help=True)
-catalogue_app = typer.Typer(help="Publish the catalogue.", no_args_is_help=True)
 convert_app = typer.Typer(help="Convert public data sets.", no_args_is_help=True)
 
 File = Annotated[Path, typer.Argument(help="JSON Lines (plain, gzip, zstd) or Parquet.")]
@@ -56,17 +53,6 @@ def topics_grow(
     from interest_cli.growing import grow_topics
 
     stopping.run(grow_topics(settings(), partitions))
-
-
-@catalogue_app.command("load")
-def catalogue_load(file: File) -> None:
-    """Publish the items of a file; workers encode them."""
-    from streams.publish import outgoing_items
-
-    invalid = _Invalid()
-    records = RecordFile(file, Item, warn)
-    n = _publish("items", records, outgoing_items, invalid, "max")
-    out.print(f"{n} items published" + invalid.summary())
 
 
 def replay(
@@ -106,12 +92,23 @@ def _speed(text: str) -> float | Literal["max"]:
 
 
 def _replay_live(file: Path, speed: float | Literal["max"]) -> None:
-    from streams.publish import outgoing_events
+    from streams.publish import outgoing_events, publish
 
+    options = settings()
     invalid = _Invalid()
-    records = RecordFile(file, Event, warn)
+    log = RecordFile(file, Event, warn)
     began = time.perf_counter()
-    n = _publish("events", records, outgoing_events, invalid, speed)
+    with progress_bar() as bar:
+        task = bar.add_task("events", total=log.total_bytes, note="")
+        n = 0
+
+        def on_sent(sent: int) -> None:
+            nonlocal n
+            n += sent
+            bar.update(task, completed=log.bytes_read, note=f"{n:,}")
+
+        records = outgoing_events(invalid.raws(log), invalid.note)
+        n = stopping.run(publish(options, "events", records, speed=speed, on_sent=on_sent))
     rate = n / max(time.perf_counter() - began, 1e-9)
     out.print(f"{n} events published, {rate:,.0f}/s" + invalid.summary())
 
@@ -200,30 +197,6 @@ class _Invalid:
 
     def summary(self) -> str:
         return f", {self._n} of them invalid (dead letters)" if self._n else ""
-
-
-def _publish(
-    kind: Literal["events", "items"],
-    file: RecordFile,
-    outgoing: Callable[[Iterable[bytes], Callable[[InvalidEvent], None]], Iterator[Outgoing]],
-    invalid: _Invalid,
-    speed: float | Literal["max"],
-) -> int:
-    from streams.publish import publish
-
-    options = settings()
-    with progress_bar() as bar:
-        task = bar.add_task(kind, total=file.total_bytes, note="")
-        n = 0
-
-        def on_sent(sent: int) -> None:
-            nonlocal n
-            n += sent
-            bar.update(task, completed=file.bytes_read, note=f"{n:,}")
-
-        raws = invalid.raws(file)
-        records = outgoing(raws, invalid.note)
-        return stopping.run(publish(options, kind, records, speed=speed, on_sent=on_sent))
 
 
 def register(app: typer.Typer) -> None:

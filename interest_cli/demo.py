@@ -107,14 +107,13 @@ def run_demo(
         # The keeper removes this folder whatever way we end; torch would leave one of its own.
         folder = Path(services.running.folder)
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "torch"))
-        stopping.run(_demo(here, keys, log, folder, began, once=once, export=export))
+        stopping.run(_demo(here, keys, log, began, once=once, export=export))
 
 
 async def _demo(
     settings: Settings,
     keys: ApiKeys,
     log: Log,
-    folder: Path,
     began: float,
     *,
     once: bool,
@@ -128,9 +127,9 @@ async def _demo(
     async with AsyncExitStack() as stack:
         with err.status("starting the worker"):
             worker, items, vectors = await stack.enter_async_context(
-                open_worker(settings, loaded, meter, folder)
+                open_worker(settings, loaded, meter)
             )
-        indexes = ItemIndexes(settings, Path())
+        indexes = ItemIndexes(settings)
         indexes.add(
             LiveModel(
                 model_id=bundle.model_id,

@@ -126,22 +126,19 @@ async def check_redis(settings: Settings) -> str:
 
 async def check_items(settings: Settings) -> str:
     """Check the item store that the settings choose."""
-    from interest_cli.wiring import item_store, private_folder, user_vectors
+    from interest_cli.wiring import item_store, user_vectors
 
     if not settings.qdrant_url:
-        async with private_folder() as folder:
-            probe = item_store(
-                settings, LiveModel(model_id="doctor", collection="doctor", dim=4), folder
-            )
-            await probe.open()
-            await probe.close()
+        probe = item_store(settings, LiveModel(model_id="doctor", collection="doctor", dim=4))
+        await probe.open()
+        await probe.close()
         return "engine in each process (INTEREST_QDRANT_URL is empty)"
     vectors = user_vectors(settings)
     try:
         live = await vectors.live_model()
     finally:
         await vectors.close()
-    probe = item_store(settings, live or LiveModel(model_id="", collection="doctor", dim=4), Path())
+    probe = item_store(settings, live or LiveModel(model_id="", collection="doctor", dim=4))
     try:
         await probe.ping()
         if live is None:

@@ -29,10 +29,9 @@ async def show_vector(settings: Settings, user_id: str, *, as_json: bool) -> Non
         ServiceUnavailable: Redis does not answer, or no worker has set a live model.
     """
     async with open_recommender(settings) as recommender:
-        state = await recommender.user(user_id)
-    if state is None:
+        vector = await recommender.user(user_id)
+    if vector is None:
         raise BadInput(f"the live model has no vector of user {user_id!r}")
-    vector = state.vector
     age_ms = system_clock() - vector.event_time_ms
     if as_json:
         fields = {
@@ -76,15 +75,15 @@ async def show_recommendations(
     """
     async with open_recommender(settings) as recommender:
         found = await _patiently(recommender, user_id, k, exclude_seen, where)
-        state = await recommender.user(user_id)
+        vector = await recommender.user(user_id)
     if as_json:
         print(msgspec.json.encode(found).decode())
         return
     if found.basis == "popular":
         why = (
             "nothing is known of this user"
-            if state is None
-            else f"none of the {state.vector.n_events} events in this user's window says what is "
+            if vector is None
+            else f"none of the {vector.n_events} events in this user's window says what is "
             "liked (returns, removals, or items the catalogue does not know)"
         )
         out.print(f"{why}: popular items", markup=False)

@@ -5,12 +5,21 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 T = TypeVar("T")
+
+
+def _new_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Give uvloop where there is one: half of what a small read or upsert costs is the loop."""
+    try:
+        import uvloop
+    except ImportError:  # it is not made for Windows
+        return None
+    return uvloop.new_event_loop
 
 
 class Stopped(BaseException):
@@ -46,7 +55,8 @@ def run(job: Coroutine[Any, Any, T]) -> T:
         return await task
 
     try:
-        return asyncio.run(guarded())
+        with asyncio.Runner(loop_factory=_new_loop()) as runner:
+            return runner.run(guarded())
     except asyncio.CancelledError:
         if received:
             raise Stopped(received[0]) from None

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import shutil
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
-from typing import Final
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from interest.bundle import LiveModel
 from interest.errors import ServiceUnavailable
@@ -30,9 +25,6 @@ from streams.kafka_security import kafka_options
 from streams.topics import TopicNames
 from streams.worker import Worker, check_idle_days
 from streams.worker_parts import WorkerPorts
-
-_FOLDER_PREFIX: Final = "interest-index-"
-_LOCK: Final = "owner.lock"
 
 
 def user_vectors(settings: Settings) -> RedisUserVectors:
@@ -69,12 +61,8 @@ def collection_of(model_id: str) -> str:
     return f"items-{model_id}"
 
 
-def item_store(settings: Settings, live: LiveModel, folder: Path) -> ItemStore:
-    """Open the items of a model: on the Qdrant server of the settings, else in process.
-
-    Args:
-        folder: a private one for the engine in process.
-    """
+def item_store(settings: Settings, live: LiveModel) -> ItemStore:
+    """Open the items of a model: on the Qdrant server of the settings, else in process."""
     if settings.qdrant_url:
         return QdrantItems(
             settings.qdrant_url,
@@ -83,36 +71,14 @@ def item_store(settings: Settings, live: LiveModel, folder: Path) -> ItemStore:
             api_key=settings.qdrant_api_key,
             grpc_port=settings.qdrant_grpc_port,
         )
-    return EmbeddedItems(folder / live.collection, live.dim)
-
-
-@asynccontextmanager
-async def private_folder(parent: Path | None = None) -> AsyncIterator[Path]:
-    """Give a folder that only this user can read, and remove it afterwards.
-
-    Folders that killed processes left are removed first: each is locked while its owner lives.
-    """
-    base = parent or Path(tempfile.gettempdir())
-    for stale in base.glob(f"{_FOLDER_PREFIX}*"):
-        with suppress(OSError), (stale / _LOCK).open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(stale, ignore_errors=True)
-    with (
-        tempfile.TemporaryDirectory(prefix=_FOLDER_PREFIX, dir=parent) as folder,
-        (Path(folder) / _LOCK).open("wb") as lock,
-    ):
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield Path(folder)
+    return EmbeddedItems(live.dim)
 
 
 @asynccontextmanager
 async def open_worker(
-    settings: Settings, loaded: LoadedBundle, metrics: Metrics, parent: Path | None = None
+    settings: Settings, loaded: LoadedBundle, metrics: Metrics
 ) -> AsyncIterator[tuple[Worker, ItemStore, UserVectorStore]]:
     """Start a worker, and stop it in order when the block ends.
-
-    Args:
-        parent: where the index in process gets its folder; None for the system's place.
 
     Raises:
         ServiceUnavailable: the broker or a store does not answer.
@@ -123,11 +89,10 @@ async def open_worker(
         model_id=bundle.model_id, collection=collection_of(bundle.model_id), dim=bundle.dim
     )
     async with AsyncExitStack() as stack:
-        folder = await stack.enter_async_context(private_folder(parent))
         vectors = user_vectors(settings)
         stack.push_async_callback(vectors.close)
         await vectors.ping()
-        items = item_store(settings, live, folder)
+        items = item_store(settings, live)
         stack.push_async_callback(items.close)
         ports = WorkerPorts(
             settings=settings,
@@ -154,9 +119,8 @@ class ItemIndexes:
     from the ``items-encoded`` topic, and asks for patience until that is read.
     """
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._folder = folder
         self._stores: dict[str, ItemStore] = {}
         self._feeds: dict[str, ItemsFeed] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -174,7 +138,7 @@ class ItemIndexes:
         name = live.model_id
         store = self._stores.get(name)
         if store is None:
-            store = self._stores[name] = item_store(self._settings, live, self._folder)
+            store = self._stores[name] = item_store(self._settings, live)
             if not store.shared:
                 self._follow(live, store)
         task = self._tasks.get(name)
@@ -212,10 +176,9 @@ class ItemIndexes:
 async def open_recommender(settings: Settings) -> AsyncIterator[Recommender]:
     """Open the stores for reading."""
     async with AsyncExitStack() as stack:
-        folder = await stack.enter_async_context(private_folder())
         vectors = user_vectors(settings)
         stack.push_async_callback(vectors.close)
-        indexes = ItemIndexes(settings, folder)
+        indexes = ItemIndexes(settings)
         stack.push_async_callback(indexes.close)
         yield StoreRecommender(vectors, indexes.get, pseudonym=Pseudonyms(settings.pseudonym_key))
 

@@ -1,4 +1,4 @@
-"""What an item is in Qdrant, for the server and the engine in process alike."""
+"""What an item is in Qdrant; and what every item store refuses."""
 
 from __future__ import annotations
 
@@ -21,22 +21,31 @@ INDEXED: Final[Mapping[str, str]] = {
     "price": "float",
     "availability": "keyword",
 }
-#: What ``availability`` says of an item that can be recommended. A word, since the bindings of
-#: the engine in process (0.9) turn a bool in a condition into a number that matches nothing.
+#: What ``availability`` says of an item that can be recommended; stored collections hold the word.
 AVAILABLE: Final = "available"
 _WIDEST_TIE: Final = 1_000
+
+
+def check_id(item_id: str) -> None:
+    """Refuse an id that is no Unicode text: a shell's argument may hold any bytes.
+
+    Raises:
+        BadInput: it is none.
+    """
+    try:
+        item_id.encode()
+    except UnicodeEncodeError as error:
+        raise BadInput(f"item id {item_id!r} is no valid Unicode text") from error
 
 
 def point_id(item_id: str) -> str:
     """Give the id of an item's point: UUID version 5, since Qdrant takes no free text.
 
     Raises:
-        BadInput: the id is no Unicode text (a shell's argument may hold any bytes).
+        BadInput: the id is no Unicode text.
     """
-    try:
-        return str(uuid.uuid5(_NAMESPACE, item_id))
-    except UnicodeEncodeError as error:
-        raise BadInput(f"item id {item_id!r} is no valid Unicode text") from error
+    check_id(item_id)
+    return str(uuid.uuid5(_NAMESPACE, item_id))
 
 
 def payload_of(item: Item) -> dict[str, Any]:

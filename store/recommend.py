@@ -12,6 +12,7 @@ from interest.bundle import LiveModel
 from interest.errors import CorruptRecord, ServiceUnavailable
 from interest.item import ANY_ITEM, ItemFilter, ItemQuery, ScoredItem
 from interest.ports import ItemStore, Recommendations, UserState, UserVectorStore
+from interest.vector import UserVector
 from store.matching import matches
 
 #: Popular items considered at most, and looked up at once: a filter may pass over many.
@@ -20,6 +21,12 @@ _LOOKED_UP: Final = 200
 #: Popular items change with the checkpoints; adding up the partitions for each cold user would
 #: cost milliseconds of the event loop.
 _POPULAR_FOR_S: Final = 1.0
+
+
+def _known(live: LiveModel | None) -> LiveModel:
+    if live is None:
+        raise ServiceUnavailable("no live model is set yet; the first worker sets it")
+    return live
 
 
 class StoreRecommender:
@@ -50,36 +57,34 @@ class StoreRecommender:
         self._ranking_until_s = float("-inf")
 
     async def _live(self) -> LiveModel:
-        live = await self._vectors.live_model()
-        if live is None:
-            raise ServiceUnavailable("no live model is set yet; the first worker sets it")
-        return live
+        return _known(await self._vectors.live_model())
 
     async def ping(self) -> None:
         """Return if the stores answer and a live model is set."""
         await self._vectors.ping()
         await self._items_for(await self._live()).ping()
 
-    async def user(self, user_id: str) -> UserState | None:
-        """Read one user's record of the live model."""
-        return await self._user(user_id, await self._live())
+    async def user(self, user_id: str) -> UserVector | None:
+        """Read one user's vector of the live model."""
+        _, state = await self._user(user_id, recent=False)
+        return None if state is None else state.vector
 
-    async def _user(self, user_id: str, live: LiveModel) -> UserState | None:
-        [state] = await self._vectors.fetch([self._pseudonym(user_id)], live.model_id)
+    async def _user(self, user_id: str, *, recent: bool) -> tuple[LiveModel, UserState | None]:
+        found = await self._vectors.fetch_live(self._pseudonym(user_id), recent=recent)
+        live, state = _known(found.live), found.state
         if state is not None and state.vector.dim != live.dim:
             raise CorruptRecord(
                 f"the record of a user has {state.vector.dim} dimensions, "
                 f"the live model {live.model_id} has {live.dim}"
             )
-        return state
+        return live, state
 
     async def recommend(
         self, user_id: str, k: int, *, exclude_seen: bool = True, where: ItemFilter = ANY_ITEM
     ) -> Recommendations:
         """Recommend items: the nearest to the user's interests, or popular ones."""
-        live = await self._live()
+        live, state = await self._user(user_id, recent=exclude_seen)
         items = self._items_for(live)
-        state = await self._user(user_id, live)
         seen: frozenset[str] = frozenset()
         if state is not None and exclude_seen:
             seen = frozenset(b.item_id for b in state.recent if b.item_id is not None)

@@ -7,7 +7,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.client import Pipeline
@@ -36,6 +36,11 @@ _NO_FILES: Final = TlsFiles(_PREFIX)
 _COMMAND: Final = re.compile(
     r"Command # \d+ \(.*\) of pipeline caused error: \((.*?),?\)\Z", re.DOTALL
 )
+_CUT_OFF: Final = re.compile(r"closed by server|reset by peer|Broken pipe")
+
+
+#: What commands are queued in.
+Commands: TypeAlias = Pipeline
 
 
 class _TlsConnection(SSLConnection):
@@ -106,8 +111,9 @@ class RedisLink:
             text = _COMMAND.sub(r"\1", str(error)) or type(error).__name__
             if isinstance(error, NoPermissionError):
                 text += "; docs/security.md says which rights it needs"
-            if self._without_cert and "closed by server" in text:
-                # The handshake is over for us when TLS 1.3 refuses a client without one.
+            if self._without_cert and _CUT_OFF.search(text):
+                # The handshake is over for us when TLS 1.3 refuses a client without one, and the
+                # alert that says so may be overtaken by a reset.
                 text += f" It may ask for a certificate: see {_PREFIX}_CERT_FILE"
             # Not from the error: a traceback in a log would show the command.
             raise ServiceUnavailable(f"Redis: {text}") from None
@@ -123,6 +129,17 @@ class RedisLink:
                 for script in SCRIPTS:
                     await self.redis.script_load(script.text)
                 return await self._execute(queue)
+
+    async def ask(self, queue: Callable[[Pipeline], None]) -> list[Any]:
+        """Read in one pipeline; a key that is of another type than ours reads as None."""
+        pipeline = self.redis.pipeline(transaction=False)
+        queue(pipeline)
+        async with self.translated():
+            answers = await pipeline.execute(raise_on_error=False)
+            for answer in answers:
+                if isinstance(answer, Exception) and not is_foreign(answer):
+                    raise answer
+        return [None if isinstance(answer, Exception) else answer for answer in answers]
 
     async def _execute(self, queue: Callable[[Pipeline], None]) -> list[Any]:
         pipeline = self.redis.pipeline(transaction=False)

@@ -6,23 +6,27 @@ successor, however late it wakes.
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import logging
 import struct
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 import msgspec
+import numpy as np
 from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError
 
 from interest.bundle import LiveModel
-from interest.errors import BadInput, CorruptRecord
+from interest.errors import BadInput
 from interest.forgetting import Marker
-from interest.ports import Sealer, UserState, VectorUpdate
+from interest.ports import LiveUser, Sealer, UserState, VectorUpdate
 from interest.sealing import IN_THE_CLEAR
 from interest.tls import TlsFiles
-from interest.vector import Token, VectorHead
+from interest.vector import Token, VectorHead, check_rows
+from store.live_reads import LiveReads, live_from_bytes
 from store.markers import MarkerKeys, marker_from_bytes, marker_to_bytes
 from store.popularity import most_popular, scores_to_bytes
 from store.redis_link import RedisLink, is_foreign, starting_with
@@ -33,8 +37,16 @@ log = logging.getLogger(__name__)
 
 _TOKEN: Final = struct.Struct("<IIQ")
 _READ: Final = 500
+#: Fields that one call of the upsert script writes, two a user. Redis does nothing else meanwhile.
+_TOGETHER: Final = 64
 
-_live_decoder = msgspec.json.Decoder(LiveModel)
+
+class _Call(NamedTuple):
+    """One call of the upsert script: several users of one model."""
+
+    model_id: str
+    keys: list[str]
+    records: list[bytes]
 
 
 class RedisUserVectors:
@@ -71,6 +83,7 @@ class RedisUserVectors:
         self._marker_ttl_s = marker_ttl_s
         self._markers = MarkerKeys(prefix, forget_key)
         self._records = UserRecords(sealer)
+        self._reads = LiveReads(self._link, f"{prefix}live")
 
     def user_key(self, user_id: str) -> str:
         """Name a user's hash.
@@ -89,21 +102,24 @@ class RedisUserVectors:
         """Store vectors in one pipeline, each unless a higher token or a marker is there."""
         if not updates:
             return []
+        rows = [update.vector.vectors for update in updates]
+        check_rows(np.concatenate(rows), updates[0].vector.model_id)
         marks = [self._mark_of(update.vector.user_id) for update in updates]
+        calls: list[_Call] = []
+        for update, mark in zip(updates, marks, strict=True):
+            model_id = update.vector.model_id
+            if not calls or len(calls[-1].records) >= _TOGETHER or calls[-1].model_id != model_id:
+                await asyncio.sleep(0)  # a batch is thousands of bytes a user; others have a turn
+                calls.append(_Call(model_id, [], []))
+            call = calls[-1]
+            call.keys.extend((self.user_key(update.vector.user_id), self._markers.key(*mark)))
+            call.records.extend(self._records.fields(update))
 
         def queue(pipeline: Pipeline) -> None:
-            for update, (hashed, place) in zip(updates, marks, strict=True):
-                pipeline.evalsha(
-                    UPSERT.sha,
-                    2,
-                    self.user_key(update.vector.user_id),
-                    self._markers.key(hashed, place),
-                    update.vector.model_id,
-                    *self._records.fields(update),
-                    self._ttl_s,
-                )
+            for model_id, keys, records in calls:
+                pipeline.evalsha(UPSERT.sha, len(keys), *keys, model_id, self._ttl_s, *records)
 
-        answers = await self._link.run(queue)
+        answers = list(itertools.chain.from_iterable(await self._link.run(queue)))
         n_foreign = sum(isinstance(answer, int) for answer in answers)
         if n_foreign:
             log.warning("%d keys of Redis held something foreign and were replaced", n_foreign)
@@ -187,25 +203,32 @@ class RedisUserVectors:
             )
         ]
 
+    async def fetch_live(self, user_id: str, *, recent: bool) -> LiveUser:
+        """Read the live-model pointer and one user's record of that model.
+
+        Raises:
+            CorruptRecord: somebody else wrote the pointer or a field.
+        """
+        live, record, behaviours = await self._reads.fetch(self.user_key(user_id), recent=recent)
+        if live is None or record is None:
+            return LiveUser(live, None)
+        return LiveUser(live, self._records.state(user_id, live.model_id, record, behaviours))
+
     async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
         """Read tokens and encode times alone; a damaged record counts as none: write it again."""
         return [head_of(record) for (record,) in await self._fields(user_ids, [model_id])]
 
     async def _fields(self, user_ids: Sequence[str], fields: list[str]) -> list[list[bytes | None]]:
         """Read fields; a key that is no hash has none, until an upsert replaces it."""
+
+        def queue(pipeline: Pipeline) -> None:
+            for user_id in part:
+                pipeline.hmget(self.user_key(user_id), fields)
+
         found: list[list[bytes | None]] = []
-        async with self._link.translated():
-            for first in range(0, len(user_ids), _READ):
-                pipeline = self._redis.pipeline(transaction=False)
-                for user_id in user_ids[first : first + _READ]:
-                    pipeline.hmget(self.user_key(user_id), fields)
-                for answer in await pipeline.execute(raise_on_error=False):
-                    if is_foreign(answer):
-                        found.append([None] * len(fields))
-                    elif isinstance(answer, Exception):
-                        raise answer
-                    else:
-                        found.append(answer)
+        for first in range(0, len(user_ids), _READ):
+            part = user_ids[first : first + _READ]
+            found += [answer or [None] * len(fields) for answer in await self._link.ask(queue)]
         return found
 
     async def epoch(self) -> str:
@@ -227,12 +250,7 @@ class RedisUserVectors:
         """Read the live-model pointer."""
         async with self._link.translated():
             raw = await self._redis.get(f"{self._prefix}live")
-        if raw is None:
-            return None
-        try:
-            return _live_decoder.decode(raw)
-        except msgspec.DecodeError as error:
-            raise CorruptRecord(f"the live-model pointer is damaged: {error}") from error
+        return live_from_bytes(cast("bytes | None", raw))
 
     async def set_live_model(self, live: LiveModel) -> None:
         """Point readers to another model and collection, in one step."""
@@ -264,6 +282,7 @@ class RedisUserVectors:
 
     async def close(self) -> None:
         """Give the connections back."""
+        await self._reads.close()
         await self._link.close()
 
 

@@ -84,34 +84,47 @@ local function read(command, key, ...)
 end
 """
 
-#: ``KEYS``: a user's hash, the user's marker. Arguments: the model's field, its record, the
-#: ``recent`` field, and the expiry in seconds (0 keeps the hash). Answers nothing where the record
-#: was stored, 1 where it was stored in place of a foreign key, else what refused it: the 16 bytes
-#: of a higher token, or the 24 bytes of a marker. PERSIST, since HSET leaves the expiry of an
+#: ``KEYS``: of each user the hash and the marker. Arguments: the model's field, the expiry in
+#: seconds (0 keeps the hash), and of each user the field's record and the ``recent`` field. Users
+#: share a call because a call costs more than what it does. Answers of each user: nothing where the
+#: record was stored, 1 where it was stored in place of a foreign key, else what refused it: the 16
+#: bytes of a higher token, or the 24 bytes of a marker. An error ends the call; the users before it
+#: are stored, and to store them again is harmless. PERSIST, since HSET leaves the expiry of an
 #: earlier setting in place.
 UPSERT: Final = _script(
     _SHARED
     + """
-local marker, failed = read('GET', KEYS[2])
-if failed then return failed end
-if marker and #marker == 24 and not newer(ARGV[2], 17, marker, 1) then return marker end
-local stored, broken = read('HGET', KEYS[1], ARGV[1])
-if broken then return broken end
-if sound_vector(stored) and newer(stored, 17, ARGV[2], 17) then
-  return string.sub(stored, 17, 32)
+local function upsert(user, marked, record, behaviours)
+  foreign = false
+  local marker, failed = read('GET', marked)
+  if failed then return nil, failed end
+  if marker and #marker == 24 and not newer(record, 17, marker, 1) then return marker end
+  local stored, broken = read('HMGET', user, ARGV[1], 'recent')
+  if broken then return nil, broken end
+  local vector, recent = stored and stored[1], stored and stored[2]
+  if sound_vector(vector) and newer(vector, 17, record, 17) then
+    return string.sub(vector, 17, 32)
+  end
+  if sound_recent(recent) and newer(recent, 1, behaviours, 1) then
+    redis.call('HSET', user, ARGV[1], record)
+  else
+    redis.call('HSET', user, ARGV[1], record, 'recent', behaviours)
+  end
+  if ARGV[2] ~= '0' then
+    redis.call('EXPIRE', user, ARGV[2])
+  elseif vector or recent then
+    redis.call('PERSIST', user)
+  end
+  if foreign then return 1 end
+  return false
 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
-local recent = redis.call('HGET', KEYS[1], 'recent')
-if not sound_recent(recent) or not newer(recent, 1, ARGV[3], 1) then
-  redis.call('HSET', KEYS[1], 'recent', ARGV[3])
+local answers = {}
+for i = 1, #KEYS, 2 do
+  local answer, failed = upsert(KEYS[i], KEYS[i + 1], ARGV[i + 2], ARGV[i + 3])
+  if failed then return failed end
+  answers[#answers + 1] = answer
 end
-if ARGV[4] == '0' then
-  redis.call('PERSIST', KEYS[1])
-else
-  redis.call('EXPIRE', KEYS[1], ARGV[4])
-end
-if foreign then return 1 end
-return false
+return answers
 """
 )
 

@@ -11,7 +11,8 @@ from typing import Final
 import msgspec
 
 from interest.errors import BadInput, CorruptRecord
-from interest.ports import RecentBehaviour, Sealer, UserState, VectorUpdate
+from interest.ports import Sealer, UserState, VectorUpdate
+from interest.recent import RecentBehaviour, recent_from_bytes
 from interest.sealing import place
 from interest.vector import (
     FLAGS_OFFSET,
@@ -19,6 +20,7 @@ from interest.vector import (
     MAGIC,
     SEALED_FLAG,
     TOKEN_OFFSET,
+    UserVector,
     VectorHead,
     head_from_bytes,
     vector_from_bytes,
@@ -32,7 +34,6 @@ _ARRAY_OF_ONE: Final = 0x91
 _BINARY: Final = (0xC4, 0xC5, 0xC6)
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder(tuple[RecentBehaviour, ...])
 _sealed_decoder = msgspec.msgpack.Decoder(tuple[bytes])
 
 
@@ -51,7 +52,7 @@ class UserRecords:
         """Give the model's field and the ``recent`` field of an upsert."""
         record = vector_to_bytes(update.vector)
         token = record[TOKEN_OFFSET : TOKEN_OFFSET + _TOKEN_BYTES]
-        recent = _encoder.encode(update.recent)
+        recent = update.recent
         if not self._sealer.seals:
             return record, token + recent
         user_id, model_id = update.vector.user_id, update.vector.model_id
@@ -70,9 +71,17 @@ class UserRecords:
         Raises:
             CorruptRecord: somebody else wrote a field, or it does not open.
         """
+        vector = self.vector(user_id, model_id, record)
+        return UserState(vector, self._recent(user_id, recent) if recent else ())
+
+    def vector(self, user_id: str, model_id: str, record: bytes) -> UserVector:
+        """Read a model's field.
+
+        Raises:
+            CorruptRecord: somebody else wrote it, or it does not open.
+        """
         try:
-            vector = vector_from_bytes(self._opened(user_id, model_id, record), user_id, model_id)
-            return UserState(vector, self._recent(user_id, recent) if recent else ())
+            return vector_from_bytes(self._opened(user_id, model_id, record), user_id, model_id)
         except BadInput as error:  # numbers that are no unit vector are as damaged as others
             raise CorruptRecord(f"the record of a user, model {model_id}: {error}") from error
 
@@ -87,13 +96,13 @@ class UserRecords:
 
     def _recent(self, user_id: str, raw: bytes) -> tuple[RecentBehaviour, ...]:
         token, array = raw[:_TOKEN_BYTES], raw[_TOKEN_BYTES:]
-        try:
-            if len(array) > 1 and array[0] == _ARRAY_OF_ONE and array[1] in _BINARY:
+        if len(array) > 1 and array[0] == _ARRAY_OF_ONE and array[1] in _BINARY:
+            try:
                 [sealed] = _sealed_decoder.decode(array)
-                array = self._sealer.open(sealed, place("recent", user_id, token))
-            return _decoder.decode(array)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise CorruptRecord(f"recent behaviours of {len(raw)} bytes: {error}") from error
+            except msgspec.DecodeError as error:
+                raise CorruptRecord(f"recent behaviours of {len(raw)} bytes: {error}") from error
+            array = self._sealer.open(sealed, place("recent", user_id, token))
+        return recent_from_bytes(array)
 
 
 def head_of(record: bytes | None) -> VectorHead | None:

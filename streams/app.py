@@ -71,6 +71,11 @@ class InterestApp(faust.App):
     def _create_directories(self) -> None:
         """Create none: nothing of ours is kept on disk."""
 
+    def on_rebalance_end(self) -> None:
+        """Take note that a recovery is over."""
+        super().on_rebalance_end()
+        self.chunk_consumer.recovery_ended()
+
     @property
     def chunk_consumer(self) -> ChunkConsumer:
         """The consumer, with its own commit."""

@@ -2,13 +2,16 @@
 
 Catalogue messages reach one worker, the users who hold an item are on all; so an item is stored
 first and announced on ``items-encoded`` after that, and the offset counts as read after both.
+
+A vector follows from the text alone: an item that is stored with the same text keeps its vector,
+so a new price, a catalogue that is loaded again and what is read again after a crash cost nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final
 
@@ -16,7 +19,7 @@ import numpy as np
 
 from interest import metrics as m
 from interest.clock import Clock
-from interest.errors import EncoderUnavailable, InvalidItem, ServiceUnavailable
+from interest.errors import CorruptRecord, EncoderUnavailable, InvalidItem, ServiceUnavailable
 from interest.item import EncodedItem, Item, decode_item, encoded_item_to_bytes
 from interest.ports import ItemEncoder, ItemStore, Metrics
 from streams.dead_letters import dead_letter
@@ -28,8 +31,8 @@ from streams.transport import Chunk
 
 log = logging.getLogger(__name__)
 
-#: Items encoded in one call: enough to fill a batch, few enough to leave the CPU to users.
-_SLICE: Final = 64
+#: Items encoded in one call: enough to fill batches of one length, few enough to be seen soon.
+_SLICE: Final = 256
 
 
 class Catalogue:
@@ -84,15 +87,19 @@ class Catalogue:
             latest[item_id] = (record, item)
         items = [(record, item) for record, item in latest.values() if item is not None]
         removed = [item_id for item_id, (_, item) in latest.items() if item is None]
-        encoded, failed = await self._encode(items)
+        kept, fresh = await self._unchanged(items, generation)
+        if generation != self._progress.generation:
+            return  # it will be read again, here or elsewhere
+        encoded, failed = await self._encode(fresh)
         outgoing.extend(failed)
-        await self._store_shared(encoded, removed, generation)
+        stored = [*kept, *encoded]
+        await self._store_shared(stored, removed, generation)
         if generation != self._progress.generation:
             return  # the new owner may have announced something newer already
         outgoing.extend(
             Record(self._names.items_encoded, item_key(self._model_id, e.item.item_id),
                    encoded_item_to_bytes(e))
-            for e in encoded
+            for e in stored
         )  # fmt: skip
         outgoing.extend(
             Record(self._names.items_encoded, item_key(self._model_id, item_id), None)
@@ -100,6 +107,7 @@ class Catalogue:
         )
         await self._outbox.send_all(outgoing)
         self._metrics.count(m.ITEMS, len(encoded))
+        self._metrics.count(m.ITEMS_UNCHANGED, len(kept))
 
     def _bury(self, record: Any, error: InvalidItem) -> Record:
         self._metrics.count(m.DEAD_LETTERS, 1, error.reason)
@@ -142,18 +150,53 @@ class Catalogue:
                 buried.append(self._bury(record, reason))
         return encoded, buried
 
+    async def _unchanged(
+        self, items: Sequence[tuple[Any, Item]], generation: int
+    ) -> tuple[list[EncodedItem], list[tuple[Any, Item]]]:
+        """Split into items whose text is stored, with its vector, and items to encode.
+
+        Even where the whole item is equal it is announced: a worker may have died in between.
+        """
+        held: dict[str, EncodedItem] = {}
+
+        async def fetch() -> None:
+            held.update(await self._store.fetch([item.item_id for _, item in items]))
+
+        if items:
+            try:
+                await self._patiently(fetch, generation)
+            except CorruptRecord as error:
+                log.warning("a stored item cannot be read, its neighbours are encoded: %s", error)
+        kept: list[EncodedItem] = []
+        fresh: list[tuple[Any, Item]] = []
+        for record, item in items:
+            stored = held.get(item.item_id)
+            if stored is not None and stored.item.text == item.text:
+                kept.append(EncodedItem(item=item, vector=stored.vector))
+            else:
+                fresh.append((record, item))
+        return kept, fresh
+
     async def _store_shared(
         self, encoded: Sequence[EncodedItem], removed: Sequence[str], generation: int
     ) -> None:
         if not self._store.shared:
             return  # each process fills its own index from the feed
+
+        async def store() -> None:
+            if encoded:
+                await self._store.upsert(encoded)
+            if removed:
+                await self._store.remove(removed)
+
+        await self._patiently(store, generation)
+
+    async def _patiently(self, ask: Callable[[], Awaitable[None]], generation: int) -> None:
+        """Ask the item store until it answers, or the partition may be another worker's."""
         attempt = 0
         while generation == self._progress.generation:
             try:
-                if encoded:
-                    await self._store.upsert(encoded)
-                if removed:
-                    await self._store.remove(removed)
+                await ask()
                 break
             except ServiceUnavailable as error:
                 self.away = str(error)

@@ -141,6 +141,11 @@ class Checkpoint:
             await self._write(partition)
 
     async def _write(self, partition: Partition) -> None:
+        waiting = list(partition.unfolded)
+        for first in range(0, len(waiting), _SLICE):
+            for subject_id in waiting[first : first + _SLICE]:
+                partition.fold(subject_id)
+            await asyncio.sleep(0)
         changed, partition.changed = partition.changed, set()
         # Markers first: what a crash leaves of the rest is older than they are.
         marked, removed = dict(partition.marked), dict(partition.removed)

@@ -20,27 +20,31 @@ class EncodeCap:
 
     Args:
         per_s: encodes of one user per second in the long run; None caps nobody.
+        monotonic: seconds from any origin.
     """
 
     def __init__(
         self, per_s: float | None = None, monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self._interval_s = 0.0 if per_s is None else 1 / per_s
-        self._monotonic = monotonic
+        self.monotonic = monotonic
         #: When all encodes of a user are paid for, on the monotonic clock.
         self._paid: dict[str, float] = {}
         self._pruned = monotonic()
 
-    def pause_s(self, subject_id: str) -> float:
-        """Tell how long a user must rest; 0 for who may be encoded now."""
+    def rests_until(self, subject_id: str) -> float:
+        """Tell until when a user must rest, on the monotonic clock; 0 for who need not."""
         paid = self._paid.get(subject_id)
-        return 0.0 if paid is None else max(0.0, paid - _BURST_S - self._monotonic())
+        if paid is None:
+            return 0.0
+        until = paid - _BURST_S
+        return until if until > self.monotonic() else 0.0
 
     def spend(self, subject_id: str) -> None:
         """Count an encode."""
         if not self._interval_s:
             return
-        now = self._monotonic()
+        now = self.monotonic()
         self._paid[subject_id] = max(now, self._paid.get(subject_id, now)) + self._interval_s
         if now - self._pruned > _PRUNE_S:
             self._pruned = now

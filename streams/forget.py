@@ -31,13 +31,13 @@ from streams.change_feed import ChangeFeed
 from streams.checkpoint import Checkpoint
 from streams.dead_letters import dead_letter
 from streams.dirty import DirtyUsers
-from streams.micro_batches import Job
 from streams.outbox import Outbox, Record, backoff_s
 from streams.partitions import Partition
 from streams.progress import Progress
 from streams.routing import arrived_ms, sent_on_headers
 from streams.topics import TopicNames
 from streams.transport import Chunk
+from streams.upserts import Job
 from streams.windows import WindowStore
 
 log = logging.getLogger(__name__)

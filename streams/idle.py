@@ -1,4 +1,4 @@
-"""Users without an event for long leave memory and changelog; markers end, too."""
+"""Users without an event for long leave memory and changelog; markers end, and unused items go."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 from interest import metrics as m
 from interest.clock import Clock
 from interest.ports import Metrics
+from streams.compaction import Compaction
 from streams.dirty import DirtyUsers
 from streams.partitions import Partition
 from streams.windows import WindowStore
@@ -34,6 +35,7 @@ class IdleUsers:
         idle_days: float,
         marker_days: float,
         windows: WindowStore,
+        compaction: Compaction,
         dirty: DirtyUsers,
         clock: Clock,
         metrics: Metrics,
@@ -41,6 +43,7 @@ class IdleUsers:
         self._idle_ms = idle_days * _DAY_MS
         self._marker_ms = marker_days * _DAY_MS
         self._windows = windows
+        self._compaction = compaction
         self._dirty = dirty
         self._clock = clock
         self._metrics = metrics
@@ -56,6 +59,8 @@ class IdleUsers:
             if n:
                 self._metrics.count(m.IDLE, n)
                 log.info("%d idle users left", n)
+            if self._compaction.is_due:
+                await self._compaction.compact()
 
     async def evict(self, partition: Partition) -> int:
         """Let the idle users of a partition go; return how many."""

@@ -1,13 +1,14 @@
-"""What an agent does with a chunk of events: decode, fold, mark the users dirty. Nothing more.
+"""What an agent does with a chunk of events: decode, sort by user, mark dirty. Nothing more.
 
-Encoding is a task of its own, so a slow encoder never stalls the intake, and overload coalesces.
+Folding and encoding are for whoever wants the window or the vector, so a slow encoder never stalls
+the intake, and overload coalesces: many events of a user are folded, encoded and written once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Container, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -16,12 +17,19 @@ import msgspec
 from interest import metrics as m
 from interest.clock import Clock
 from interest.errors import InvalidEvent
-from interest.event import Event, check_not_ahead, decode_event, encode_event, id_hash
-from interest.fold import change, enters_window
+from interest.event import (
+    UNUSUAL,
+    Event,
+    EventType,
+    check_not_ahead,
+    decode_event,
+    decode_usual,
+    encode_event,
+    id_hash,
+)
 from interest.partition import partition_of
 from interest.ports import Metrics, Sealer
 from interest.pseudonyms import Pseudonyms
-from interest.window import WindowLimits
 from streams.dead_letters import dead_letter
 from streams.dirty import DirtyUsers
 from streams.outbox import Outbox, Record
@@ -35,22 +43,41 @@ from streams.windows import WindowStore
 #: Records handled in one go; between two goes the loop serves encoder, heartbeats and probes.
 _SLICE: Final = 256
 _LOG_APPEND_TIME: Final = 1
+#: Users of whom it is remembered where they are at home, in all and by partition.
+_AT_HOME: Final = 200_000
+_PLAIN: Final = 50_000
+_IMPRESSION: Final = EventType.IMPRESSION
+
+
+class _Slice:
+    """What comes of some records beside the events that enter windows."""
+
+    def __init__(self, partition: Partition, now_ms: int) -> None:
+        self.partition = partition
+        self.now_ms = now_ms
+        self.outgoing: list[Record] = []
+        #: Arrival of events whose own time lies after it.
+        self.ahead: dict[bytes, int] = {}
+        #: Types of the events that are counted and go no further.
+        self.shown: list[EventType] = []
+        self.n_dropped = 0
+        #: The last event that was admitted, and when it arrived.
+        self.event: Event
+        self.arrived = 0
 
 
 class Ingest:
-    """Folds chunks of ``behaviours`` and ``routed`` into the windows of this worker."""
+    """Takes chunks of ``behaviours`` and ``routed`` into the windows of this worker."""
 
     def __init__(
         self,
         *,
         names: TopicNames,
         n_partitions: int,
-        limits: WindowLimits,
         windows: WindowStore,
         dirty: DirtyUsers,
         progress: Progress,
         outbox: Outbox,
-        known_items: Container[str],
         max_uncommitted: int,
         pseudonym: Pseudonyms,
         sealer: Sealer,
@@ -58,22 +85,20 @@ class Ingest:
         metrics: Metrics,
     ) -> None:
         self._names = names
-        self._limits = limits
         self._windows = windows
         self._dirty = dirty
         self._progress = progress
         self._outbox = outbox
-        self._known_items = known_items
         self._max_uncommitted = max_uncommitted
         self._pseudonym = pseudonym
         self._sealer = sealer
         self._clock = clock
         self._metrics = metrics
         # Hashing a key in Python costs more than decoding its event; users come back.
-        self._home = lru_cache(maxsize=200_000)(lambda user: partition_of(user, n_partitions))
+        self._home = lru_cache(maxsize=_AT_HOME)(lambda user: partition_of(user, n_partitions))
 
     async def handle(self, chunk: Chunk) -> None:
-        """Fold a chunk; when it returns, what left for other topics is acknowledged."""
+        """Take a chunk; when it returns, what left for other topics is acknowledged."""
         if chunk.generation != self._progress.generation:
             return  # fetched before a rebalance: it will be read again, here or elsewhere
         partition = self._windows.partition(chunk.tp.partition)
@@ -84,7 +109,7 @@ class Ingest:
             if chunk.generation != self._progress.generation:
                 return
             records = chunk.records[first : first + _SLICE]
-            outgoing = self._fold(partition, records, chunk.generation)
+            outgoing = self._read(partition, records, chunk.generation)
             if outgoing:
                 await self._outbox.send_all(outgoing)
             else:
@@ -93,78 +118,111 @@ class Ingest:
             if not self._progress.advanced(chunk.tp, records[-1].offset + 1, chunk.generation):
                 return
 
-    def _fold(self, partition: Partition, records: Sequence[Any], generation: int) -> list[Record]:
-        outgoing: list[Record] = []
-        by_subject: defaultdict[str, list[Event]] = defaultdict(list)
+    def _read(self, partition: Partition, records: Sequence[Any], generation: int) -> list[Record]:
+        """Hand the events of some records to their partition; give what goes to other topics.
+
+        Every event of a worker passes here: what can be done once for all of them is.
+        """
+        now_ms, plain, types = self._clock(), partition.plain, list[EventType]()
+        unfolded, decode = partition.unfolded, decode_usual
         since_ms: dict[str, int] = {}
-        ahead: dict[bytes, int] = {}
-        n_dropped = 0
-        by_type: defaultdict[str, int] = defaultdict(int)
-        now_ms = self._clock()
+        impression = _IMPRESSION
+        slice_ = _Slice(partition, now_ms)
+        if records[0].topic == self._names.routed:
+            plain = {}
         for record in records:
             try:
-                event = self._decode(record, now_ms)
-                home = self._home(event.user_id)
-                if home != partition.number:
-                    outgoing.append(self._route(record, event, home))
-                    continue
-            except InvalidEvent as error:
-                if self._is_of_a_forgotten(record, partition):
-                    n_dropped += 1
-                    continue
-                self._metrics.count(m.DEAD_LETTERS, 1, error.reason)
-                outgoing.append(
-                    dead_letter(self._names.dead_letters, record, error, now_ms, self._sealer)
+                event = decode(record.value)
+                user_id = plain.get(record.key, "")
+                arrived, type_ = record.timestamp, event.type
+                usual = (
+                    user_id == event.user_id
+                    and arrived >= event.ts <= now_ms
+                    and event.item_id is not None
+                    and type_ is not impression
                 )
-                continue
-            by_type[event.type.value] += 1
-            if not enters_window(event):
-                continue
-            arrived = arrived_ms(record, sent_on=record.topic == self._names.routed)
-            if partition.markers:
-                marker = partition.marker(event.user_id)
-                if marker is not None and is_forgotten(event.ts, arrived, marker):
-                    n_dropped += 1
+            except UNUSUAL:
+                usual = False
+            if not usual:
+                try:
+                    if not self._admit(record, slice_):
+                        continue
+                except InvalidEvent as error:
+                    self._bury(record, error, slice_)
                     continue
-            if event.ts > arrived:
-                ahead[id_hash(event.event_id)] = arrived
-            by_subject[event.user_id].append(event)
-            since_ms.setdefault(event.user_id, arrived)
-        for subject_id, events in by_subject.items():
-            self._fold_subject(partition, subject_id, events, ahead, generation)
-            # Also where nothing changed: the vector that contains the event may not have been
+                event, arrived = slice_.event, slice_.arrived
+                user_id, type_ = event.user_id, event.type
+            types.append(type_)
+            if user_id in since_ms:
+                unfolded[user_id].append(event)
+            else:
+                since_ms[user_id] = arrived
+                waiting = unfolded.get(user_id)
+                if waiting is None:
+                    unfolded[user_id] = [event]
+                else:
+                    waiting.append(event)
+        partition.reads(generation, now_ms, slice_.ahead)
+        mark, number = self._dirty.mark, partition.number
+        for user_id, since in since_ms.items():
+            # Also where nothing changes: the vector that contains the event may not have been
             # stored before the crash that makes us read it again.
-            self._dirty.mark(subject_id, partition.number, since_ms[subject_id])
-        for event_type, n in by_type.items():
-            self._metrics.count(m.EVENTS, n, event_type)
-        if n_dropped:
-            self._metrics.count(m.DROPPED, n_dropped)
-        return outgoing
+            mark(user_id, number, since)
+        for event_type, n in Counter(types + slice_.shown).items():
+            self._metrics.count(m.EVENTS, n, event_type.value)
+        if slice_.n_dropped:
+            self._metrics.count(m.DROPPED, slice_.n_dropped)
+        return slice_.outgoing
 
-    def _fold_subject(
-        self,
-        partition: Partition,
-        subject_id: str,
-        events: list[Event],
-        ahead: Mapping[bytes, int],
-        generation: int,
-    ) -> None:
-        changed = change(partition.window(subject_id), events, self._limits)
-        if changed is None:
-            partition.claim(subject_id, generation)
-            return
-        if not changed.window.unresolved and any(
-            event.item_id is not None and event.item_id not in self._known_items for event in events
-        ):
-            changed = changed._replace(
-                window=msgspec.structs.replace(changed.window, unresolved=True)
+    def _admit(self, record: Any, slice_: _Slice) -> bool:
+        """Look closer at a record; tell whether it enters the window of a user of this partition.
+
+        Raises:
+            InvalidEvent: it breaks the contract.
+        """
+        partition, now_ms = slice_.partition, slice_.now_ms
+        event = decode_event(record.value)
+        check_not_ahead(
+            event, record.timestamp if record.timestamp_type == _LOG_APPEND_TIME else now_ms
+        )
+        user_id = event.user_id
+        if record.key is not None and record.key != user_id.encode():
+            raise InvalidEvent(
+                "key_mismatch", f"key {record.key[:64]!r} is not user_id {user_id!r}"
             )
-        held = partition.put(changed, generation)
-        held.touched_ms = self._clock()
-        # Almost never ahead: the broker's clock is behind a producer's.
-        ids = {id_hash(event.event_id) for event in events} if ahead else set()
-        ours = {hashed: ahead[hashed] for hashed in ids if hashed in ahead}
-        held.note(ours, [event.event_id for event in events])
+        subject_id = self._pseudonym(user_id)
+        if subject_id != user_id:
+            event = msgspec.structs.replace(event, user_id=subject_id)
+        number = self._home(subject_id)
+        if number != partition.number:
+            slice_.outgoing.append(self._route(record, event, number))
+            return False
+        if event.type is _IMPRESSION:
+            slice_.shown.append(event.type)
+            return False
+        arrived = arrived_ms(record, sent_on=record.topic == self._names.routed)
+        marker = partition.marker(subject_id)
+        if marker is not None:
+            if is_forgotten(event.ts, arrived, marker):
+                slice_.shown.append(event.type)
+                slice_.n_dropped += 1
+                return False
+        elif record.key is not None and subject_id == user_id:
+            if len(partition.plain) >= _PLAIN:
+                partition.plain.clear()
+            partition.plain[record.key] = subject_id
+        if event.ts > arrived:
+            slice_.ahead[id_hash(event.event_id)] = arrived
+        slice_.event, slice_.arrived = event, arrived
+        return True
+
+    def _bury(self, record: Any, error: InvalidEvent, slice_: _Slice) -> None:
+        if self._is_of_a_forgotten(record, slice_.partition):
+            slice_.n_dropped += 1
+            return
+        self._metrics.count(m.DEAD_LETTERS, 1, error.reason)
+        letter = dead_letter(self._names.dead_letters, record, error, slice_.now_ms, self._sealer)
+        slice_.outgoing.append(letter)
 
     def _is_of_a_forgotten(self, record: Any, partition: Partition) -> bool:
         """Tell whether a broken record came, by its key, from a person before they were forgotten.
@@ -176,20 +234,6 @@ class Ingest:
         marker = partition.marker(self._pseudonym(record.key.decode(errors="replace")))
         arrived = arrived_ms(record, sent_on=record.topic == self._names.routed)
         return marker is not None and arrived <= marker.time_ms
-
-    def _decode(self, record: Any, now_ms: int) -> Event:
-        event = decode_event(record.value)
-        check_not_ahead(
-            event, record.timestamp if record.timestamp_type == _LOG_APPEND_TIME else now_ms
-        )
-        if record.key is not None and record.key != event.user_id.encode():
-            raise InvalidEvent(
-                "key_mismatch", f"key {record.key[:64]!r} is not user_id {event.user_id!r}"
-            )
-        subject_id = self._pseudonym(event.user_id)
-        if subject_id != event.user_id:
-            event = msgspec.structs.replace(event, user_id=subject_id)
-        return event
 
     def _route(self, record: Any, event: Event, home: int) -> Record:
         """Send an event on to its subject's partition: another client hashes keys differently."""

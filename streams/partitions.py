@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 
 import msgspec
 
-from interest.fold import Change, difference, only
+from interest.event import Event, id_hash
+from interest.fold import Change, change, difference, only
 from interest.forgetting import Marker, joined
 from interest.item_table import SHARED, ItemTable
 from interest.vector import Token
-from interest.window import BehaviourWindow
+from interest.window import BehaviourWindow, WindowLimits
 from streams.popular import PopularItems
 from streams.window_records import MARKER_KEY, Held, Tombstone, marker_key
 
@@ -19,12 +20,28 @@ class Partition:
     """Everything a worker holds of one partition; dropped whole when it is revoked."""
 
     def __init__(
-        self, number: int, hash_of: Callable[[str], bytes], items: ItemTable = SHARED
+        self,
+        number: int,
+        hash_of: Callable[[str], bytes],
+        items: ItemTable = SHARED,
+        limits: WindowLimits | None = None,
+        known_items: Container[str] = (),
     ) -> None:
         self.number = number
+        self._limits = limits or WindowLimits()
+        self._known_items = known_items
         self.held: dict[str, Held] = {}
         #: What numbers the items of the windows.
         self.items = items
+        #: Events that are read and not folded yet, by subject: whoever looks at a window folds them
+        #: first, so that a flood of events costs one fold per look.
+        self.unfolded: dict[str, list[Event]] = {}
+        #: Arrival of those whose own time lies after it, by the hash of the id.
+        self._ahead: dict[bytes, int] = {}
+        #: Record keys of users who are at home here and were never forgotten: key → the user's id.
+        self.plain: dict[bytes, str] = {}
+        self._generation = 0
+        self._touched_ms = 0
         #: Subjects whose window the changelog does not have yet, or not as it is.
         self.changed: set[str] = set()
         #: Tombstones the changelog must get, by record key.
@@ -41,10 +58,51 @@ class Partition:
     @property
     def unwritten(self) -> bool:
         """True while the changelog lacks something of this partition."""
-        return bool(self.changed or self.removed or self.marked)
+        return bool(self.unfolded or self.changed or self.removed or self.marked)
+
+    def reads(self, generation: int, now_ms: int, ahead: Mapping[bytes, int]) -> None:
+        """Say who reads the events that are put in ``unfolded``, and when.
+
+        Args:
+            ahead: arrival of the events whose own time lies after it.
+        """
+        self._generation, self._touched_ms = generation, now_ms
+        if ahead:
+            self._ahead.update(ahead)
+
+    def fold(self, subject_id: str) -> Held | None:
+        """Fold what was read of a subject; return what is held, None for nothing."""
+        events = self.unfolded.pop(subject_id, None)
+        if events is None:
+            return self.held.get(subject_id)
+        ours: dict[bytes, int] | None = None
+        if self._ahead:  # almost never: the broker's clock is behind a producer's
+            hashes = [id_hash(event.event_id) for event in events]
+            ours = {h: self._ahead.pop(h) for h in hashes if h in self._ahead}
+        changed = change(self._built_on(subject_id), events, self._limits)
+        if changed is None:
+            self.claim(subject_id, self._generation)
+            return self.held.get(subject_id)
+        known = self._known_items
+        if not changed.window.unresolved:
+            for event in events:
+                if event.item_id is not None and event.item_id not in known:
+                    changed = changed._replace(
+                        window=msgspec.structs.replace(changed.window, unresolved=True)
+                    )
+                    break
+        held = self.put(changed, self._generation)
+        held.touched_ms = self._touched_ms
+        held.note(ours, [event.event_id for event in events])
+        return held
 
     def window(self, subject_id: str) -> BehaviourWindow:
         """Give a subject's window; where there is none yet, an empty one to build on."""
+        if subject_id in self.unfolded:
+            self.fold(subject_id)
+        return self._built_on(subject_id)
+
+    def _built_on(self, subject_id: str) -> BehaviourWindow:
         held = self.held.get(subject_id)
         if held is not None:
             if held.window.items is not self.items:
@@ -52,6 +110,21 @@ class Partition:
             return held.window
         below = self._below(subject_id)
         return BehaviourWindow(subject_id, era=below.era, revision=below.revision, items=self.items)
+
+    def begin_table(self, items: ItemTable) -> None:
+        """Number items by another table from here on; windows move when they are looked at."""
+        self.items = items
+        self.popular.renumber(items)
+
+    def renumber(self, subject_id: str) -> None:
+        """Move what is held of a subject to the present table."""
+        held = self.held.get(subject_id)
+        if held is None:
+            return
+        window, sound = held.window, held.sound
+        held.window = window.moved(self.items)
+        if sound is not None:
+            held.sound = held.window if sound is window else sound.moved(self.items)
 
     def marker(self, subject_id: str) -> Marker | None:
         """Give the marker of a person who was forgotten."""
@@ -92,7 +165,7 @@ class Partition:
         the era rises, so that recovery does not take the old window for the newer one.
 
         Args:
-            change: of the window that :meth:`window` gave.
+            change: of the window as it stands.
         """
         window = change.window
         subject_id = window.subject_id
@@ -142,9 +215,10 @@ class Partition:
 
     def remove(self, subject_id: str) -> None:
         """Let a window go, here and with the next checkpoint from the changelog."""
+        window = self.window(subject_id)
         held = self.held[subject_id]
         self.changed.add(subject_id)
-        self.popular.drop(self.window(subject_id))
+        self.popular.drop(window)
         key = subject_id.encode()
         self.removed[key] = Tombstone(key, held.token)
         self._floor = max(self._floor, held.token)
@@ -157,6 +231,7 @@ class Partition:
             the marker, which outranks the window as it was; of a request that is known, the
             marker that answers it.
         """
+        self.fold(subject_id)
         known = self.marker(subject_id)
         if known is not None and known.time_ms >= time_ms:
             return known
@@ -171,6 +246,7 @@ class Partition:
 
     def adopt(self, subject_id: str, marker: Marker, generation: int) -> None:
         """Obey a marker, ours or one that the vector store holds."""
+        self.plain.pop(subject_id.encode(), None)
         known = self.markers.get(marker.subject_hash)
         marker = joined(marker, known)
         if marker != known:
@@ -187,7 +263,7 @@ class Partition:
         self._floor = max(self._floor, marker.token)
 
     def _apply(self, subject_id: str, marker: Marker, generation: int) -> None:
-        held = self.held.get(subject_id)
+        held = self.fold(subject_id)
         if held is None:
             return
         ahead = held.ahead

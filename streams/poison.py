@@ -15,11 +15,12 @@ from interest.window import Row, WindowLimits, behaviour, event_of
 from streams.dead_letters import POISON, poison_letter
 from streams.dirty import DirtyUsers
 from streams.encoding import Isolated, WindowEncoding
-from streams.micro_batches import Job, Poisoned
+from streams.micro_batches import Poisoned
 from streams.outbox import Outbox
 from streams.partitions import Partition, is_forgotten
 from streams.progress import Progress
 from streams.topics import TopicNames
+from streams.upserts import Job
 from streams.windows import WindowStore
 
 log = logging.getLogger(__name__)

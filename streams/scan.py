@@ -12,7 +12,7 @@ from aiokafka.errors import KafkaError
 
 from interest.errors import BadInput, ServiceUnavailable
 from interest.settings import Settings
-from streams import lenient_records
+from streams import fetched, lenient_records
 from streams.kafka_security import kafka_options, no_broker
 from streams.topics import MAX_RECORD_BYTES, admin_client, partition_counts
 
@@ -73,6 +73,7 @@ async def open_scan(settings: Settings) -> AsyncIterator[TopicScan]:
         ServiceUnavailable: no broker answers, or it went away in the middle.
     """
     lenient_records.install()
+    fetched.install()
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap,
         enable_auto_commit=False,

@@ -26,7 +26,7 @@ from faust.transport.consumer import RecordMap, ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
-from streams import lenient_records
+from streams import fetched, lenient_records
 
 #: Chunks of one partition that may wait for or be in an agent. More would only be memory.
 _CHUNKS_AHEAD = 2
@@ -76,6 +76,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
     def _create_worker_consumer(self, transport: driver.Transport) -> Any:
         lenient_records.install()
+        fetched.install()
         consumer = super()._create_worker_consumer(transport)
         # Faust writes 1500 ms into the code, and aiokafka reads it at start.
         consumer._fetch_max_wait_ms = cast(Any, self.app).fetch_max_wait_ms
@@ -113,6 +114,9 @@ class ChunkConsumer(driver.Consumer):
     #: ``_sought``, and then is believed: compaction and transactions leave gaps.
     _next: dict[TP, int]
     _sought: dict[TP, int]
+    #: The generation whose recovery is over, and the one in which sources are read.
+    _recovered: int | None
+    _reading: int | None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -120,6 +124,8 @@ class ChunkConsumer(driver.Consumer):
         self._freed = asyncio.Event()
         self._next = {}
         self._sought = {}
+        self._recovered = None
+        self._reading = None
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -160,6 +166,8 @@ class ChunkConsumer(driver.Consumer):
         timeout: float,  # noqa: ASYNC109
     ) -> RecordMap:
         active = active_partitions or set()
+        if self._reading != self.app.consumer_generation_id:
+            active = {tp for tp in active if self._is_changelog_tp(tp)}
         free = {tp for tp in active if self._outstanding[tp] < _CHUNKS_AHEAD}
         if not free:
             # An empty set would mean "all partitions" to the fetcher.
@@ -173,18 +181,18 @@ class ChunkConsumer(driver.Consumer):
         timeout: float,  # noqa: ASYNC109
     ) -> AsyncIterator[tuple[TP, Message]]:
         """Fetch, and yield one message for each partition that had records."""
+        await self._begin_reading()
         records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if records is None or self.should_stop:
             return
-        if not self.flow_active:
-            # Fetched while a rebalance began: they will be read again from the commit.
-            await self._seek_back()
-            return
         for raw_tp, batch in records.items():
             tp = ensure_TP(raw_tp)
             if not self.flow_active or self.app.consumer_generation_id != generation:
+                self._reading = None  # what is dropped here has to be read again
                 return
+            if self._reading != generation and not self._is_changelog_tp(tp):
+                continue  # asked for in an earlier generation
             if batch and (active is None or tp in active):
                 read = self._read_offset[tp]
                 if read is not None and batch[-1].offset < read:
@@ -199,6 +207,33 @@ class ChunkConsumer(driver.Consumer):
                     self._next[tp] = batch[-1].offset + 1
                     self._outstanding[tp] += 1
                 yield tp, self._chunk_message(tp, batch, generation)
+
+    async def perform_seek(self) -> None:
+        """Do nothing: Faust's recovery seeks too early, see :meth:`recovery_ended`."""
+
+    def recovery_ended(self) -> None:
+        """Let the sources be read, from their commits.
+
+        Faust lets them flow already while it seeks, and clears the agents' queues behind that. A
+        chunk that came in between would be passed over for good, or its partition would wait for
+        ever for an agent to finish it.
+        """
+        if self.flow_active:  # else the next rebalance has begun
+            self._recovered = self.app.consumer_generation_id
+            self._freed.set()
+
+    async def _begin_reading(self) -> None:
+        """Seek to the commits where sources are to be read, and are not."""
+        generation = self.app.consumer_generation_id
+        if not self.flow_active or self._recovered != generation or self._reading == generation:
+            return
+        try:
+            await super().perform_seek()
+        except (KafkaError, IllegalStateError) as error:
+            self.log.warning("seeking to the commits failed: %r", error)
+            return
+        if self.flow_active and self.app.consumer_generation_id == generation:
+            self._reading = generation
 
     def known_end(self, tp: TP, told: int) -> int:
         """Give the end of a partition, from what was told and from what was fetched.
@@ -257,13 +292,6 @@ class ChunkConsumer(driver.Consumer):
             generation_id=generation,
         )
 
-    async def _seek_back(self) -> None:
-        try:
-            await self.perform_seek()
-        except (KafkaError, IllegalStateError) as error:
-            # The rebalance under way seeks again when it is through.
-            self.log.warning("seeking back to the commit failed: %r", error)
-
     def finished(self, chunk: Chunk) -> None:
         """Say that an agent is through with a chunk, so that its partition is fetched again."""
         if chunk.generation == self.app.consumer_generation_id and self._outstanding[chunk.tp]:
@@ -273,6 +301,7 @@ class ChunkConsumer(driver.Consumer):
     async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
         """Start counting anew: the agents' queues were cleared by the rebalance."""
         self._outstanding.clear()
+        self._recovered = self._reading = None
         self._freed.set()
         await super().on_partitions_assigned(assigned, generation_id)
 

@@ -8,7 +8,7 @@ the highest token wins: a worker that woke after a long stop may write an old wi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from typing import Any, cast
 
 import faust
@@ -16,7 +16,8 @@ from faust.stores.base import Store
 from faust.types import TP, EventT
 
 from interest.errors import CorruptRecord, WrongKey
-from interest.window import BehaviourWindow
+from interest.item_table import ItemTable
+from interest.window import BehaviourWindow, WindowLimits
 from streams.partitions import Partition
 from streams.transport import Chunk
 from streams.window_records import WindowRecords
@@ -37,6 +38,9 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
     #: How changelog records are read.
     records: WindowRecords
     hash_of: Callable[[str], bytes]
+    #: What bounds a window, and which items need not be waited for.
+    limits: WindowLimits
+    known_items: Container[str]
 
     def __post_init__(self) -> None:
         #: What this worker owns, and has recovered.
@@ -52,6 +56,7 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         self._unreadable: WrongKey | None = None
         #: Called with what must end this worker: windows that it cannot read.
         self.on_unreadable: Callable[[WrongKey], None] = lambda error: None
+        self.limits, self.known_items = WindowLimits(), ()
         self.on_dropped: Callable[[int], None] = lambda number: None
         self.on_generation: Callable[[int], None] = lambda generation: None
 
@@ -65,8 +70,26 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
             raise self._unreadable
         found = self.partitions.get(number)
         if found is None:
-            found = self.partitions[number] = Partition(number, self.hash_of, self.records.items)
+            found = self.partitions[number] = self._empty(number)
         return found
+
+    def _empty(self, number: int) -> Partition:
+        return Partition(number, self.hash_of, self.records.items, self.limits, self.known_items)
+
+    @property
+    def item_table(self) -> ItemTable:
+        """What numbers the items of windows that are new."""
+        return self.records.items
+
+    def all_partitions(self) -> list[Partition]:
+        """Give what is held, also of partitions that are being recovered."""
+        return [*self.partitions.values(), *self._restoring.values()]
+
+    def begin_table(self, items: ItemTable) -> None:
+        """Have new windows numbered by another table; old ones are moved by whoever begins it."""
+        self.records.items = items
+        for partition in self.all_partitions():
+            partition.begin_table(items)
 
     def n_windows(self) -> int:
         """Count the windows in memory."""
@@ -89,7 +112,7 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
             if number not in self._assigned:
                 continue  # Faust hands on what it has of a partition that was revoked
             partition = self.partitions.get(number) or self._restoring.setdefault(
-                number, Partition(number, self.hash_of, self.records.items)
+                number, self._empty(number)
             )
             self._recovering.add(number)
             self.n_restored += len(chunk.records)

@@ -30,9 +30,11 @@ from interest.settings import Settings
 from interest.vector import Token
 from streams.app import create_app
 from streams.assignment import Assignment
+from streams.batch_size import BatchSize
 from streams.catalogue import Catalogue
 from streams.change_feed import ChangeFeed
 from streams.checkpoint import Checkpoint
+from streams.compaction import Compaction
 from streams.control import ControlFeed, Order
 from streams.dead_letter_desk import letters_of, remove
 from streams.dirty import DirtyUsers, Mark
@@ -43,7 +45,7 @@ from streams.holders import Holders
 from streams.idle import IdleUsers
 from streams.ingest import Ingest
 from streams.items_feed import ItemsFeed
-from streams.micro_batches import MicroBatches, Refused
+from streams.micro_batches import MicroBatches
 from streams.outbox import Outbox
 from streams.ownership import Ownership
 from streams.poison import Poison
@@ -51,6 +53,7 @@ from streams.progress import Progress
 from streams.sources import SourceCheck
 from streams.topics import TopicNames, owned_partitions
 from streams.transport import ChunkConsumer
+from streams.upserts import Refused, Upserts
 from streams.watchers import Lag, RedisLife, Service, TopicShapes, Watchdog
 from streams.window_records import WindowRecords
 
@@ -110,6 +113,7 @@ class WorkerParts:
         )
         self.windows = table.windows
         self.windows.records = self._records
+        self.windows.limits = ports.bundle.config.window
         self.windows.hash_of = partial(subject_hash, self._settings.forget_key)
         self.windows.on_dropped = self.dirty.drop_partition
         self.windows.on_generation = self.progress.start
@@ -117,6 +121,7 @@ class WorkerParts:
             self._settings, self.names.items_encoded, ports.bundle.model_id,
             ports.items, ports.lookup, ports.metrics,
         )  # fmt: skip
+        self.windows.known_items = self.feed.known
         self._make_intake(devices[1])
         self._make_encoding(devices[0])
         self._make_forgetting()
@@ -137,9 +142,9 @@ class WorkerParts:
         self.holders = Holders(self.windows, self.dirty, self.progress)
         self.feed.on_changed = self.holders.changed
         self.ingest = Ingest(
-            names=self.names, n_partitions=self._n_partitions, limits=ports.bundle.config.window,
+            names=self.names, n_partitions=self._n_partitions,
             windows=self.windows, dirty=self.dirty, progress=self.progress, outbox=self.outbox,
-            known_items=self.feed.known, max_uncommitted=self._settings.max_uncommitted,
+            max_uncommitted=self._settings.max_uncommitted,
             pseudonym=self._pseudonym, sealer=ports.sealer, clock=ports.clock,
             metrics=ports.metrics,
         )  # fmt: skip
@@ -171,11 +176,16 @@ class WorkerParts:
             dirty=self.dirty, progress=self.progress, outbox=self.outbox, clock=ports.clock,
             metrics=ports.metrics,
         )  # fmt: skip
-        self.batches = MicroBatches(
-            bundle=ports.bundle, encoder=ports.user_encoder, encoding=encoding,
-            windows=self.windows, dirty=self.dirty, lookup=ports.lookup, vectors=ports.vectors,
-            feed=self.change_feed, budget_tokens=self._settings.batch_tokens, clock=ports.clock,
+        upserts = Upserts(
+            model_id=ports.bundle.model_id, windows=self.windows, dirty=self.dirty,
+            vectors=ports.vectors, feed=self.change_feed, clock=ports.clock,
             metrics=ports.metrics, source_offset=self._source_offset, refused=self._on_refused,
+        )  # fmt: skip
+        target_s = self._settings.freshness_target_ms / 1000
+        self.batches = MicroBatches(
+            encoder=ports.user_encoder, encoding=encoding, windows=self.windows, dirty=self.dirty,
+            lookup=ports.lookup, upserts=upserts, feed=self.change_feed,
+            size=BatchSize(self._settings.batch_tokens, target_s), metrics=ports.metrics,
             poisoned=self.poison.remove,
         )  # fmt: skip
 
@@ -190,7 +200,8 @@ class WorkerParts:
         )  # fmt: skip
         self.idle_users = IdleUsers(
             idle_days=self._settings.idle_days, marker_days=self._settings.forget_marker_days,
-            windows=self.windows, dirty=self.dirty, clock=ports.clock, metrics=ports.metrics,
+            windows=self.windows, compaction=Compaction(self.windows), dirty=self.dirty,
+            clock=ports.clock, metrics=ports.metrics,
         )  # fmt: skip
 
     def _make_watchers(self, renew_redis: Callable[[], Awaitable[None]]) -> None:

@@ -60,6 +60,10 @@ class Chance:
         """
         self._deadline = time.monotonic() + seconds
         while time.monotonic() < self._deadline:
+            if self._rig.far_behind:
+                await asyncio.sleep(_PAUSE_S[0])
+                self._check()
+                continue
             [draw] = self._rng.choices(list(self._draws), list(self._draws.values()))
             try:
                 await draw()

@@ -197,7 +197,7 @@ async def _run(spec: Spec, loaded: LoadedBundle) -> None:
     listening = asyncio.create_task(child.listen())
     telling = asyncio.create_task(child.tell())
     try:
-        async with open_worker(settings, aimed, NoMetrics(), Path(spec.folder)) as (worker, _, _):
+        async with open_worker(settings, aimed, NoMetrics()) as (worker, _, _):
             child.worker = worker
             line.say({"up": spec.name})
             await worker.failure()

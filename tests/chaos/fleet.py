@@ -244,7 +244,7 @@ class Fleet:
         worker = self._by_name[name] = WorkerProcess(name)
         spec = Spec(
             name=name, control=self._control, log=str(self._folder / f"{name}.log"),
-            folder=str(self._folder), settings=msgspec.to_builtins(self._settings),
+            settings=msgspec.to_builtins(self._settings),
             fault=self._fault,
         )  # fmt: skip
         self._zygote.stdin.write(json.dumps({"spawn": msgspec.to_builtins(spec)}).encode() + b"\n")

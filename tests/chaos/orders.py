@@ -30,6 +30,5 @@ class Spec(msgspec.Struct, frozen=True):
     name: str
     control: str
     log: str
-    folder: str
     settings: dict[str, Any]
     fault: str = ""

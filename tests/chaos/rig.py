@@ -34,7 +34,10 @@ from tests.chaos.topics import Log, total
 
 SESSION_S: Final = 3.0
 _POLL_S: Final = 0.03
-_PATIENCE_S: Final = 120.0
+#: A hang is a failure, a machine with other work is none.
+_PATIENCE_S: Final = 300.0
+#: Producers and disturbances wait while the group is so many seconds of load behind.
+_LAG_ALLOWED_S: Final = 20.0
 
 
 class Rig:
@@ -141,6 +144,11 @@ class Rig:
             return True
         held = sorted(number for worker in self.fleet.working for number in worker.owned)
         return len(self.fleet.working) == len(self.fleet.alive) and held == self._numbers
+
+    @property
+    def far_behind(self) -> bool:
+        """Whether more would only pile up: then nothing of what is tested happens any more."""
+        return self.counts["lag"] > self.options.rate * _LAG_ALLOWED_S
 
     async def quiet(self, seconds: float = _PATIENCE_S) -> None:
         """Wait until everything that was sent is committed and no worker has anything to do."""

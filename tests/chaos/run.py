@@ -25,8 +25,6 @@ _SHOWN: Final = 10
 _TICK_S: Final = 0.05
 _PROGRESS_S: Final = 10.0
 _LAG_S: Final = 1.5
-#: Producers wait while the group is so many seconds of load behind.
-_LAG_ALLOWED_S: Final = 20.0
 _PENDING_ALLOWED: Final = 2_000
 
 
@@ -36,7 +34,7 @@ async def _load(rig: Rig) -> None:
     due = 0.0
     while True:
         await asyncio.sleep(_TICK_S)
-        if rig.counts["lag"] > rate * _LAG_ALLOWED_S or rig.producers.n_pending > _PENDING_ALLOWED:
+        if rig.far_behind or rig.producers.n_pending > _PENDING_ALLOWED:
             continue
         due += rate * _TICK_S
         for _ in range(int(due)):

@@ -7,7 +7,6 @@ import os
 import sys
 import uuid
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -48,12 +47,12 @@ ITEMS = [
 
 
 @pytest.fixture(params=["embedded", "client", "server", "server over gRPC"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[ItemStore]:
+async def store(request: pytest.FixtureRequest) -> AsyncIterator[ItemStore]:
     made: ItemStore
     client: AsyncQdrantClient | None = None
     collection = f"test-{uuid.uuid4().hex}"
     if request.param == "embedded":
-        made = EmbeddedItems(tmp_path / "items", DIM)
+        made = EmbeddedItems(DIM)
     elif request.param == "client":
         # The client's own stand-in for a server: the same calls, computed in Python.
         made = QdrantItems("memory", collection, DIM, client=AsyncQdrantClient(":memory:"))
@@ -210,9 +209,9 @@ async def test_a_query_of_another_length_is_refused(store: ItemStore) -> None:
         await store.search(ItemQuery(vectors=np.ones((1, DIM + 1), np.float32)))
 
 
-async def test_the_worked_example_of_the_ranking(tmp_path: Path) -> None:
+async def test_the_worked_example_of_the_ranking() -> None:
     """User vector [.5, .3, .8], three one-hot items: scores .5, .3, .8, item 3 first."""
-    store = EmbeddedItems(tmp_path / "items", 3)
+    store = EmbeddedItems(3)
     await store.open()
     one_hot = np.eye(3, dtype=np.float32)
     await store.upsert(
@@ -260,8 +259,8 @@ async def test_a_password_in_the_url_is_not_shown() -> None:
     await store.close()
 
 
-async def test_an_engine_is_opened_once_however_many_ask(tmp_path: Path) -> None:
-    store = EmbeddedItems(tmp_path / "items", DIM)
+async def test_an_engine_is_opened_once_however_many_ask() -> None:
+    store = EmbeddedItems(DIM)
     await asyncio.gather(*(store.open() for _ in range(3)))
     await store.upsert(ITEMS)
     assert await store.count() == len(ITEMS)
@@ -270,48 +269,30 @@ async def test_an_engine_is_opened_once_however_many_ask(tmp_path: Path) -> None
         await store.open()
 
 
-async def test_an_engine_that_is_not_open_says_so(tmp_path: Path) -> None:
+async def test_an_engine_that_is_not_open_says_so() -> None:
     with pytest.raises(ServiceUnavailable, match="not open"):
-        await EmbeddedItems(tmp_path, DIM).search(query())
+        await EmbeddedItems(DIM).search(query())
 
 
-async def test_a_closed_engine_says_so(tmp_path: Path) -> None:
-    store = EmbeddedItems(tmp_path / "items", DIM)
+async def test_a_closed_engine_says_so() -> None:
+    store = EmbeddedItems(DIM)
     await store.open()
-    shard = store.shard
+    await store.upsert(ITEMS)
+    begun = asyncio.create_task(store.search(query()))
+    await asyncio.sleep(0)
     await store.close()
     await store.close()
-    store._shard = shard  # as a search that began before the end has it
-    with pytest.raises(ServiceUnavailable, match="item index"):
-        await store.search(query())
-
-
-async def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
-    store = EmbeddedItems(tmp_path / "file" / "items", DIM)
-    with pytest.raises(ServiceUnavailable, match="item index"):
-        await store.open()
-    await store.close()
+    assert len(await begun) == 10, "what has begun is answered"
+    for call in (store.search(query()), store.upsert(ITEMS), store.fetch(["i"]), store.ping()):
+        with pytest.raises(ServiceUnavailable, match="item index is closed"):
+            await call
 
 
 async def test_without_the_extra_the_engine_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "qdrant_edge", None)
-    store = EmbeddedItems(tmp_path / "items", DIM)
+    monkeypatch.setitem(sys.modules, "numkong", None)
+    store = EmbeddedItems(DIM)
     with pytest.raises(ServiceUnavailable, match=r"interest-updater\[embedded\]"):
         await store.open()
-    await store.close()
-
-
-async def test_no_write_builds_a_graph(tmp_path: Path) -> None:
-    """The engine's own optimiser keeps the interpreter's lock for seconds: never call it."""
-    n, dim = 10_000, 512  # 20 MB; it builds no graph below 10
-    vectors = unit(np.random.default_rng(0).normal(size=(n, dim)))
-    items = [EncodedItem(item=Item(item_id=str(i), title="t"), vector=vectors[i]) for i in range(n)]
-    store = EmbeddedItems(tmp_path / "items", dim)
-    await store.open()
-    await store.upsert(items)
-    assert await store.count() == n
-    assert store.shard.info().indexed_vectors_count == 0
     await store.close()

@@ -15,11 +15,12 @@ import pytest
 
 from interest.errors import BadInput, CorruptRecord, ServiceUnavailable
 from interest.ports import VectorUpdate
+from interest.recent import recent_from_bytes
 from interest.vector import HEADER_BYTES, Token, vector_to_bytes
 from store import redis_link
 from store.redis_vectors import RedisUserVectors
 from tests.contract.conftest import RedisServer, running_redis
-from tests.contract.test_user_vector_store import MODEL, update
+from tests.contract.test_user_vector_store import MODEL, many_recent, update
 
 
 @pytest.fixture
@@ -52,19 +53,19 @@ async def test_no_damaged_recent_behaviours_can_hold_a_user_for_ever(
     assert await store.upsert([update()]) == [None]
     [state] = await store.fetch(["u"], MODEL)
     assert state is not None
-    assert state.recent == update().recent
+    assert state.recent == recent_from_bytes(update().recent)
 
 
 async def test_many_recent_behaviours_keep_their_higher_token(store: RedisUserVectors) -> None:
     """MessagePack writes a longer array with another first byte."""
     for n in (0, 15, 16, 50):
         user = f"u{n}"
-        long = VectorUpdate(update(user, Token(0, 1, 9)).vector, update().recent[:1] * n)
+        long = VectorUpdate(update(user, Token(0, 1, 9)).vector, many_recent(n))
         await store.upsert([long])
         await store.upsert([update(user, Token(0, 1, 4), model="staged")])
         [state] = await store.fetch([user], MODEL)
         assert state is not None
-        assert state.recent == long.recent
+        assert state.recent == recent_from_bytes(long.recent)
 
 
 async def test_an_id_that_is_no_unicode_is_refused(store: RedisUserVectors) -> None:

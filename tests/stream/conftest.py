@@ -37,7 +37,7 @@ async def eventually(condition: Callable[[], Awaitable[Any]]) -> Any:
         await asyncio.sleep(0.02)
 
 
-def event(event_id: str, user_id: str, item_id: str = "mug", **fields: Any) -> bytes:
+def event(event_id: str, user_id: str, item_id: str | None = "mug", **fields: Any) -> bytes:
     values = {"event_id": event_id, "user_id": user_id, "item_id": item_id, "type": "click"}
     return msgspec.json.encode({"ts": T0, **values, **fields})
 

@@ -6,13 +6,17 @@ Those of commits and of sends have a file of their own, ``test_commits.py``.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from faust.types import TP
 
 from interest.window_bytes import window_from_bytes
 from interest_cli.services import EmbeddedServices
+from streams.ingest import Ingest
 from streams.topics import admin_client, partition_counts
+from streams.transport import Chunk, _ConsumerThread
 from streams.worker import WorkerFailed
 from tests.conftest import Servers
 from tests.stream.conftest import T0, Harness, event, eventually, item
@@ -21,6 +25,7 @@ from tests.stream.probes import (
     changelog,
     committed,
     folded,
+    lapsed,
     one_broker,
     publish_round,
     seen,
@@ -91,6 +96,37 @@ async def test_recovery_takes_the_highest_token_and_not_the_last_record(harness:
         await eventually(written_again)  # compaction would keep only the zombie's
 
 
+async def test_what_is_fetched_while_a_recovery_ends_is_read(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Faust lets partitions flow while it seeks, and clears the agents' queues behind that."""
+    await begin(harness, n_rounds=1)
+    async with harness.worker() as first:
+        await settled(harness, first)
+        seek, handle = _ConsumerThread.seek_to_committed, Ingest.handle
+        agents_free = asyncio.Event()
+        seeking: list[asyncio.Task[None]] = []
+
+        async def seek_slowly(thread: _ConsumerThread) -> Mapping[TP, int]:
+            offsets = await seek(thread)
+            if not seeking:
+                seeking.append(asyncio.create_task(publish_round(harness, 2)))
+                await seeking[0]
+                await eventually(lapsed(1.5))  # a fetch comes by within a second
+            return offsets
+
+        async def handle_later(ingest: Ingest, chunk: Chunk) -> None:
+            await agents_free.wait()  # what comes meanwhile waits in the agent's queue
+            await handle(ingest, chunk)
+
+        monkeypatch.setattr(_ConsumerThread, "seek_to_committed", seek_slowly)
+        monkeypatch.setattr(Ingest, "handle", handle_later)
+        async with harness.worker() as second:
+            agents_free.set()
+            await seen(harness, 2)
+            await settled(harness, second)
+
+
 async def _write_changelog(harness: Harness, record: Any, value: bytes | None = None) -> None:
     from aiokafka import AIOKafkaProducer
 
@@ -155,13 +191,13 @@ async def test_a_stuck_encoder_stalls_no_intake_and_grows_nothing(harness: Harne
     async with harness.worker() as worker:
         await harness.idle(worker)
         stuck = asyncio.Event()
-        process = worker.parts.batches._process
+        encode = worker.parts.batches._encode
 
-        async def wait(marks: Any) -> None:
+        async def wait(batch: Any) -> None:
             await stuck.wait()
-            await process(marks)
+            await encode(batch)
 
-        worker.parts.batches._process = wait  # type: ignore[method-assign]
+        worker.parts.batches._encode = wait  # type: ignore[method-assign]
         for round_ in range(1, 6):
             await publish_round(harness, round_)
         await folded(worker, 5)

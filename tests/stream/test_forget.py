@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import redis
 
+from interest.recent import recent_to_bytes
 from interest.vector import Token
 from streams.control import Order, give_order, request_forget
 from streams.topics import ensure_topics
@@ -109,7 +110,9 @@ async def test_a_worker_that_sleeps_through_it_cannot_bring_a_person_back(
     # What the sleeper still held, it writes now: to Redis, and last in the changelog.
     from interest.ports import VectorUpdate
 
-    [answer] = await harness.vectors.upsert([VectorUpdate(before.vector, before.recent)])
+    [answer] = await harness.vectors.upsert(
+        [VectorUpdate(before.vector, recent_to_bytes(before.recent))]
+    )
     assert answer is not None
     assert not isinstance(answer, Token)
     [old] = written[-1:]
@@ -201,7 +204,9 @@ async def test_an_emptied_redis_is_refilled_and_still_knows_who_was_forgotten(
         async def guarded() -> bool:
             from interest.ports import VectorUpdate
 
-            [answer] = await harness.vectors.upsert([VectorUpdate(before.vector, before.recent)])
+            [answer] = await harness.vectors.upsert(
+                [VectorUpdate(before.vector, recent_to_bytes(before.recent))]
+            )
             return answer is not None
 
         await eventually(guarded)

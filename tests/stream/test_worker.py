@@ -18,6 +18,7 @@ from interest.event import id_hash
 from interest.metrics import EVENTS, NoMetrics
 from interest.partition import partition_of
 from interest.ports import VectorUpdate
+from interest.recent import recent_to_bytes
 from interest.vector import Token
 from interest.window_bytes import window_from_bytes
 from streams.topics import ensure_topics
@@ -206,7 +207,7 @@ async def test_a_broker_that_was_wiped_does_not_freeze_the_vectors(harness: Harn
     # Redis holds a token that no new group would reach in years.
     held = await harness.user("u")
     far = msgspec.structs.replace(held.vector, token=Token(2, 90_000, 5))
-    assert await harness.vectors.upsert([VectorUpdate(far, held.recent)]) == [None]
+    assert await harness.vectors.upsert([VectorUpdate(far, recent_to_bytes(held.recent))]) == [None]
     # New topics and a new group on the same Redis: as after a wipe of the broker.
     harness.change(topic_prefix=harness.settings.topic_prefix + "new-", group_id="new")
     await ensure_topics(harness.settings)

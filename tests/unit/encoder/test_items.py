@@ -42,6 +42,13 @@ def test_an_item_is_encoded_by_title_and_description(minilm: TextEncoder) -> Non
     assert rows[0] @ rows[1] < 0.99
 
 
+def test_items_of_one_text_are_encoded_once(counting: Counting) -> None:
+    items = [Item(item_id=str(i), title=title) for i, title in enumerate(["a", "bb", "a"])]
+    rows = encoder_over(counting).encode_items(items)
+    assert counting.asked == [["a", "bb"]]
+    np.testing.assert_array_equal(rows, np.eye(4)[[1, 2, 1]])
+
+
 def test_a_query_lies_in_the_space_of_the_items(minilm: TextEncoder) -> None:
     items = TextItemEncoder(minilm)
     titles = ["red coffee mug", "cotton shirt", "brass floor lamp"]

@@ -14,8 +14,8 @@ for name in ("msgspec", "transformers", "safetensors", "rich", "psutil", "pytest
 import unittest
 sys.path.insert(0, "tests/cuda")
 import test_sequence_cuda
-suite = unittest.defaultTestLoader.loadTestsFromModule(test_sequence_cuda)
-done = unittest.TextTestRunner().run(suite)
+tests = unittest.defaultTestLoader.loadTestsFromModule(test_sequence_cuda)
+done = unittest.TextTestRunner().run(tests)
 assert done.wasSuccessful() and done.testsRun == 2
 from benchmarks.user_encode import run
 report = run(["--runs", "1", "--windows", "20", "--dims", "64", "--data", "nowhere"])

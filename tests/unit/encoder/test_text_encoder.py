@@ -139,6 +139,11 @@ class Watched:
         return answer
 
 
+def padded(encoder: TextEncoder) -> TextEncoder:
+    """The same model by the way that every model can go."""
+    return TextEncoder(encoder._model, encoder._tokenizer, encoder.described, encoder._device)
+
+
 def watched(encoder: TextEncoder, fail: Any = None) -> tuple[TextEncoder, Watched]:
     model = Watched(encoder._model, fail)
     return TextEncoder(model, encoder._tokenizer, encoder.described, encoder._device), model
@@ -250,3 +255,53 @@ def test_minilm_gives_what_sentence_transformers_gives(minilm: TextEncoder) -> N
     peer = SentenceTransformer(str(resolve("")), device="cpu")
     expected = peer.encode(texts, normalize_embeddings=True, show_progress_bar=False)
     assert cosines(minilm.encode(texts), expected).min() >= 0.9999
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_known_runs_without_padding_and_the_rest_as_before(kind: str, tiny: Tiny) -> None:
+    encoder = load_text_encoder(str(tiny(kind)), device="cpu")
+    assert (encoder._packed is not None) == (kind in ("bert", "roberta"))
+
+
+def test_minilm_packed_is_minilm_padded(minilm: TextEncoder) -> None:
+    assert minilm._packed is not None
+    texts = ["mug", "red cotton shirt", "红色马克杯", "", "a lamp, " * 200, *map(str, range(40))]
+    assert cosines(minilm.encode(texts), padded(minilm).encode(texts)).min() >= 0.99999
+
+
+def test_a_packed_pass_that_differs_is_not_taken(
+    tiny_bert: TextEncoder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    layer = tiny_bert._model.encoder.layer[0]
+    encoder = padded(tiny_bert)
+    # A release of transformers that puts something else where we look.
+    monkeypatch.setattr(layer.intermediate, "forward", lambda hidden: hidden.repeat(1, 1, 2))
+    assert not encoder.pack()
+    assert "packed pass differs" in caplog.text
+    monkeypatch.undo()
+    assert encoder.pack()
+
+
+def test_both_ways_share_their_weights(tiny: Tiny) -> None:
+    encoder = load_text_encoder(str(tiny("bert")), device="cpu")
+    assert encoder._packed is not None
+    layer, packed = encoder._model.encoder.layer[0], encoder._packed._layers[0]
+    ours, attention = packed.qkv.untyped_storage(), layer.attention.self
+    for part in (attention.query, attention.key, attention.value):
+        assert part.weight.untyped_storage().data_ptr() == ours.data_ptr()
+    assert packed.down.data_ptr() == layer.output.dense.weight.data_ptr()
+
+
+def test_a_batch_ends_where_texts_get_much_shorter(tiny_bert: TextEncoder) -> None:
+    encoder, model = watched(tiny_bert)
+    encoder._batch_tokens = 80
+    encoder.encode(["cup " * 16] * 3 + ["mug"] * 8)
+    assert model.shapes == [(3, 18), (8, 3)]
+
+
+def test_many_texts_are_tokenised_ahead_and_keep_their_order(
+    tiny_bert: TextEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = np.tile(tiny_bert.encode(TEXTS), (5, 1))
+    monkeypatch.setattr("encoder.text_encoder._SLICE", 3)
+    np.testing.assert_allclose(tiny_bert.encode(TEXTS * 5), expected, atol=1e-5)

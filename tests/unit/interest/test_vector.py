@@ -15,6 +15,7 @@ from interest.vector import (
     TOKEN_OFFSET,
     Token,
     UserVector,
+    check_rows,
     head_from_bytes,
     vector_from_bytes,
     vector_to_bytes,
@@ -63,14 +64,24 @@ def test_a_half_precision_record_is_widened() -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_vector_that_is_not_finite_cannot_be_made(value: float) -> None:
+def test_a_vector_that_is_not_finite_is_neither_stored_nor_read(value: float) -> None:
+    bad = vector(vectors=np.array([[value, 0, 0]], np.float32))
     with pytest.raises(BadInput, match="NaN or infinity"):
-        vector(vectors=np.array([[value, 0, 0]], np.float32))
+        check_rows(np.concatenate([vector().vectors, bad.vectors]), "m")
+    with pytest.raises(BadInput, match="NaN or infinity"):
+        vector_from_bytes(vector_to_bytes(bad), "u", "m")
 
 
-def test_a_vector_without_unit_length_cannot_be_made() -> None:
+def test_a_vector_without_unit_length_is_neither_stored_nor_read() -> None:
+    bad = vector(vectors=np.array([[3, 0, 0]], np.float32))
     with pytest.raises(BadInput, match="unit length"):
-        vector(vectors=np.array([[3, 0, 0]], np.float32))
+        check_rows(bad.vectors, "m")
+    with pytest.raises(BadInput, match="unit length"):
+        vector_from_bytes(vector_to_bytes(bad), "u", "m")
+
+
+def test_no_vectors_at_all_are_fine() -> None:
+    check_rows(np.zeros((0, 3), np.float32), "m")
 
 
 @pytest.mark.parametrize(

@@ -52,9 +52,10 @@ class FakeRecommender:
     async def ping(self) -> None:
         self._fail()
 
-    async def user(self, user_id: str) -> UserState | None:
+    async def user(self, user_id: str) -> UserVector | None:
         self._fail()
-        return self.users.get(user_id)
+        state = self.users.get(user_id)
+        return None if state is None else state.vector
 
     async def recommend(
         self, user_id: str, k: int, *, exclude_seen: bool = True, where: ItemFilter = ANY_ITEM

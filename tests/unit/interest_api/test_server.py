@@ -59,3 +59,14 @@ async def test_a_host_that_is_not_this_machine_is_refused(
 ) -> None:
     with pytest.raises(BadInput, match=f"cannot listen on {host}"):
         await server(metrics, host).start()
+
+
+async def test_a_body_does_not_wait_for_the_headers_to_be_acknowledged(
+    metrics: PrometheusMetrics,
+) -> None:
+    running = server(metrics)
+    with running._listen() as listener:
+        client = socket.create_connection(listener.getsockname())
+        accepted, _ = listener.accept()
+        with client, accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -26,8 +24,8 @@ def test_of_several_interests_the_greatest_score_counts() -> None:
     assert best_scores(interests, ONE_HOT).tolist() == [0.9, 0.3, 0.8]
 
 
-async def test_item_3_is_recommended_first_and_not_when_it_was_seen(tmp_path: Path) -> None:
-    items = EmbeddedItems(tmp_path / "items", 3)
+async def test_item_3_is_recommended_first_and_not_when_it_was_seen() -> None:
+    items = EmbeddedItems(3)
     await items.open()
     await items.upsert(
         [

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,8 @@ from interest.bundle import LiveModel
 from interest.errors import CorruptRecord, ServiceUnavailable
 from interest.event import EventType
 from interest.item import EncodedItem, Item, ItemFilter, unit
-from interest.ports import ItemStore, RecentBehaviour, UserState
+from interest.ports import ItemStore, UserState
+from interest.recent import RecentBehaviour
 from interest.vector import Token, UserVector
 from store.embedded_items import EmbeddedItems
 from store.recommend import StoreRecommender
@@ -59,8 +59,8 @@ def users() -> Users:
 
 
 @pytest.fixture
-async def recommender(users: Users, tmp_path: Path) -> AsyncIterator[StoreRecommender]:
-    items = EmbeddedItems(tmp_path / "items", 4)
+async def recommender(users: Users) -> AsyncIterator[StoreRecommender]:
+    items = EmbeddedItems(4)
     await items.open()
     known = [
         Item(item_id=f"i{n}", title=f"t{n}", categories=("odd",) if n % 2 else ("even",))

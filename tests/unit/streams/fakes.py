@@ -17,7 +17,8 @@ from interest.bundle import LiveModel
 from interest.errors import EncoderUnavailable
 from interest.forgetting import Marker, joined, subject_hash
 from interest.item import EncodedItem, Item, unit
-from interest.ports import UserState, VectorUpdate
+from interest.ports import LiveUser, UserState, VectorUpdate
+from interest.recent import recent_from_bytes
 from interest.vector import Token, VectorHead
 from interest.window import BehaviourWindow
 from streams.outbox import Record
@@ -32,7 +33,7 @@ RECORDS = WindowRecords("windows")
 
 
 def empty_partition(number: int) -> Partition:
-    return Partition(number, partial(subject_hash, ""))
+    return Partition(number, partial(subject_hash, ""), known_items={"i"})
 
 
 class KafkaRecord(NamedTuple):
@@ -143,7 +144,15 @@ class Vectors:
 
     async def fetch(self, user_ids: Sequence[str], model_id: str) -> list[UserState | None]:
         found = [self.stored.get(user_id) for user_id in user_ids]
-        return [UserState(held.vector, held.recent) if held else None for held in found]
+        return [
+            UserState(held.vector, recent_from_bytes(held.recent)) if held else None
+            for held in found
+        ]
+
+    async def fetch_live(self, user_id: str, *, recent: bool) -> LiveUser:
+        live = await self.live_model()
+        [state] = [None] if live is None else await self.fetch([user_id], live.model_id)
+        return LiveUser(live, state)
 
     async def fetch_heads(self, user_ids: Sequence[str], model_id: str) -> list[VectorHead | None]:
         found = [self.stored.get(user_id) for user_id in user_ids]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-import streams.dirty
 from streams.dirty import DirtyUsers, Mark
 from streams.encode_cap import EncodeCap
 
@@ -99,6 +100,26 @@ class DirtyMachine(RuleBasedStateMachine):
         self.dirty = DirtyUsers()
         self.unconfirmed: dict[str, int] = {}
         self.flying: list[Mark] = []
+        self.held_back: set[int] = set()
+
+    @rule(partition=st.sampled_from([0, 1]))
+    def hold_back(self, partition: int) -> None:
+        self.dirty.hold_back(partition)
+        self.held_back.add(partition)
+
+    @rule(partition=st.sampled_from([0, 1]))
+    def release(self, partition: int) -> None:
+        self.dirty.release(partition)
+        self.held_back.discard(partition)
+
+    @rule(partition=st.sampled_from([0, 1]))
+    def drop_partition(self, partition: int) -> None:
+        self.dirty.drop_partition(partition)
+        self.held_back.discard(partition)
+        self.flying = [mark for mark in self.flying if mark.partition != partition]
+        self.unconfirmed = {
+            user: seq for user, seq in self.unconfirmed.items() if ord(user) % 2 != partition
+        }
 
     @rule(user=st.sampled_from("abcdef"))
     def mark(self, user: str) -> None:
@@ -128,13 +149,27 @@ class DirtyMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_lowest_is_the_lowest(self) -> None:
-        marks = [*self.dirty._waiting.values(), *self.dirty._in_flight.values()]
+        marks = [*self.waiting(), *self.dirty._in_flight.values()]
         lowest = min((mark.seq for mark in marks), default=self.dirty.last_seq + 1)
         assert self.dirty._lowest() == lowest
+        assert len(self.dirty) == len(marks)
+
+    @invariant()
+    def the_oldest_who_may_be_taken_is_found(self) -> None:
+        flying = {mark.subject_id for mark in self.flying}
+        free = [
+            mark
+            for mark in self.waiting()
+            if mark.subject_id not in flying and mark.partition not in self.held_back
+        ]
+        assert self.dirty.first() == min(free, key=lambda mark: mark.seq, default=None)
+
+    def waiting(self) -> list[Mark]:
+        return [mark for marks in self.dirty._waiting.values() for mark in marks.values()]
 
     def teardown(self) -> None:
         self.dirty.put_back(self.flying)
-        left = {mark.subject_id for mark in self.dirty._waiting.values()}
+        left = {mark.subject_id for mark in self.waiting()}
         confirmed_since = set(self.unconfirmed) - left
         # Whoever is gone was confirmed after the last mark, never before.
         for user in confirmed_since:
@@ -244,16 +279,7 @@ def test_a_revoked_partition_takes_what_was_held_back_along() -> None:
     assert [m.subject_id for m in take_all(dirty)] == ["a"]
 
 
-def test_putting_a_batch_back_costs_one_pass_over_who_waits(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    merged: list[int] = []
-    original = streams.dirty._in_order
-
-    def in_order(marks: Mapping[str, Mark], older: Mapping[str, Mark]) -> dict[str, Mark]:
-        merged.append(len(older))
-        return original(marks, older)
-
+def test_what_was_put_back_while_its_partition_is_held_back_waits_in_its_old_place() -> None:
     dirty = DirtyUsers()
     for i in range(10):
         dirty.mark(f"u{i}", 0, None)
@@ -261,8 +287,78 @@ def test_putting_a_batch_back_costs_one_pass_over_who_waits(
     dirty.hold_back(0)  # assigned anew while the store is away
     for i in range(10, 20):
         dirty.mark(f"u{i}", 0, None)
-    monkeypatch.setattr(streams.dirty, "_in_order", in_order)
     dirty.put_back(batch)
-    assert merged == [10]
+    assert take_all(dirty) == []
     dirty.release(0)
     assert [m.subject_id for m in take_all(dirty)] == [f"u{i}" for i in range(20)]
+
+
+def test_batches_that_fail_out_of_order_wait_in_order() -> None:
+    dirty = DirtyUsers()
+    for user in "abcd":
+        dirty.mark(user, 0, None)
+    first, second = dirty.take(lambda mark: 1, 2), dirty.take(lambda mark: 1, 2)
+    dirty.put_back(first)
+    dirty.put_back(second)
+    assert [m.subject_id for m in take_all(dirty)] == list("abcd")
+
+
+def test_an_older_mark_without_a_time_takes_that_of_the_newer() -> None:
+    dirty = DirtyUsers()
+    dirty.mark("a", 0, None)
+    batch = take_all(dirty)
+    dirty.mark("a", 0, 300)
+    dirty.put_back(batch)
+    assert [(m.seq, m.since_ms) for m in take_all(dirty)] == [(1, 300)]
+
+
+def test_a_mark_that_was_dropped_is_not_in_flight_any_more() -> None:
+    dirty = DirtyUsers()
+    dirty.mark("a", 0, None)
+    [mark] = take_all(dirty)
+    assert dirty.is_in_flight(mark)
+    dirty.drop_partition(0)
+    dirty.mark("a", 0, None)
+    [again] = take_all(dirty)
+    assert not dirty.is_in_flight(mark)
+    dirty.confirm([mark])
+    assert dirty.is_in_flight(again)
+
+
+class Counted(dict[str, Mark]):
+    """Marks that count how many of them are looked at."""
+
+    n_seen = 0
+
+    def __iter__(self) -> Iterator[str]:
+        for key in super().__iter__():
+            type(self).n_seen += 1
+            yield key
+
+    def values(self) -> Any:
+        type(self).n_seen += len(self)
+        return super().values()
+
+
+@pytest.mark.parametrize("n", [100, 10_000])
+def test_a_batch_costs_the_same_however_many_wait(n: int) -> None:
+    dirty = DirtyUsers(EncodeCap(per_s=1_000.0))
+    dirty._waiting = defaultdict(Counted)
+    Counted.n_seen = 0
+    for i in range(n):
+        dirty.mark(f"u{i}", i % 4, None)
+    n_asked = 0
+
+    def cost(mark: Mark) -> int:
+        nonlocal n_asked
+        n_asked += 1
+        return 1
+
+    for _ in range(10):
+        batch = dirty.take(cost, 5)
+        dirty.mark(batch[0].subject_id, batch[0].partition, None)
+        dirty.put_back(batch[:2])
+        dirty.confirm(batch[2:])
+    assert Counted.n_seen == 0
+    assert n_asked == 10 * 6
+    assert len(dirty) == n - 10 * 3

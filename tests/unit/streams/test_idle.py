@@ -6,6 +6,7 @@ from interest.event import decode_event
 from interest.fold import fold
 from interest.metrics import NoMetrics
 from interest.window import WindowLimits
+from streams.compaction import Compaction
 from streams.dirty import DirtyUsers
 from streams.idle import IdleUsers
 from tests.unit.streams.fakes import T0, Windows, event_json
@@ -16,7 +17,7 @@ NOW = T0 + 100 * DAY_MS
 
 def idle_users(windows: Windows, dirty: DirtyUsers) -> IdleUsers:
     return IdleUsers(
-        idle_days=90, marker_days=400, windows=windows, dirty=dirty,  # type: ignore[arg-type]
+        idle_days=90, marker_days=400, windows=windows, compaction=Compaction(windows), dirty=dirty,  # type: ignore[arg-type]
         clock=lambda: NOW, metrics=NoMetrics(),
     )  # fmt: skip
 

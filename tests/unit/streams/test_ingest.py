@@ -12,7 +12,6 @@ from interest.partition import partition_of
 from interest.pseudonyms import Pseudonyms
 from interest.sealing import IN_THE_CLEAR
 from interest.settings import Settings
-from interest.window import WindowLimits
 from streams.dirty import DirtyUsers
 from streams.ingest import Ingest
 from streams.progress import Progress
@@ -32,9 +31,9 @@ class Harness:
         self.progress.start(1)
         self.outbox = Outbox()
         self.ingest = Ingest(
-            names=NAMES, n_partitions=N, limits=WindowLimits(), windows=self.windows,  # type: ignore[arg-type]
+            names=NAMES, n_partitions=N, windows=self.windows,  # type: ignore[arg-type]
             dirty=self.dirty, progress=self.progress, outbox=self.outbox,  # type: ignore[arg-type]
-            known_items={"i"}, max_uncommitted=1_000, pseudonym=Pseudonyms(""),
+            max_uncommitted=1_000, pseudonym=Pseudonyms(""),
             sealer=IN_THE_CLEAR, clock=lambda: T0, metrics=NoMetrics(),
         )  # fmt: skip
 

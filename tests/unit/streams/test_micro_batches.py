@@ -10,19 +10,21 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from interest.bundle import BundleConfig, ModelBundle, TextModel
 from interest.errors import ServiceUnavailable
 from interest.event import decode_event
 from interest.fold import fold
 from interest.forgetting import Marker, subject_hash
 from interest.metrics import NoMetrics
 from interest.ports import VectorUpdate
+from interest.recent import recent_from_bytes
 from interest.vector import Token
 from interest.window import WindowLimits
+from streams.batch_size import BatchSize
 from streams.change_feed import Announcement, ChangeFeed
 from streams.dirty import DirtyUsers
 from streams.encoding import WindowEncoding
-from streams.micro_batches import MicroBatches, Poisoned, Refused
+from streams.micro_batches import MicroBatches, Poisoned
+from streams.upserts import Refused, Upserts
 from tests.unit.streams.fakes import (
     T0,
     CountingEncoder,
@@ -33,15 +35,10 @@ from tests.unit.streams.fakes import (
     event_json,
 )
 
-BUNDLE = ModelBundle(
-    config=BundleConfig(
-        user_encoder="decay", text_model=TextModel(reference="r", fingerprint="f", dim=2)
-    )
-)
-
 
 class Harness:
-    def __init__(self) -> None:
+    def __init__(self, budget_tokens: int = 1_000) -> None:
+        self.budget_tokens = budget_tokens
         self.windows, self.dirty, self.vectors = Windows(), DirtyUsers(), Vectors()
         self.encoder, self.outbox, self.items = CountingEncoder(), Outbox(), Items("i")
         self.refused: list[Refused] = []
@@ -64,18 +61,21 @@ class Harness:
         self.dirty.mark(user, 0, T0)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self) -> AsyncIterator[asyncio.Task[None]]:
+        upserts = Upserts(
+            model_id="m", windows=self.windows, dirty=self.dirty, vectors=self.vectors,  # type: ignore[arg-type]
+            feed=self.feed, clock=lambda: T0 + 5, metrics=NoMetrics(),
+            source_offset=lambda n: 41, refused=self._on_refused,
+        )  # fmt: skip
         batches = MicroBatches(
-            bundle=BUNDLE, encoder=self.encoder, windows=self.windows, dirty=self.dirty,  # type: ignore[arg-type]
+            encoder=self.encoder, windows=self.windows, dirty=self.dirty,  # type: ignore[arg-type]
             encoding=WindowEncoding(self.encoder, self._executor, WindowLimits()),
-            lookup=self.items, vectors=self.vectors,
-            feed=self.feed,
-            budget_tokens=1_000, clock=lambda: T0 + 5, metrics=NoMetrics(),
-            source_offset=lambda n: 41, refused=self._on_refused, poisoned=self._on_poisoned,
+            lookup=self.items, upserts=upserts, feed=self.feed, metrics=NoMetrics(),
+            size=BatchSize(self.budget_tokens, 60.0), poisoned=self._on_poisoned,
         )  # fmt: skip
         self.batches = batches
         task = asyncio.create_task(batches.run())
-        yield
+        yield task
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         self._executor.shutdown()
@@ -99,7 +99,7 @@ async def test_a_dirty_user_becomes_a_readable_vector_that_says_how_old_it_is(
     assert stored.vector.token == (0, 1, 1)
     assert (stored.vector.n_events, stored.vector.event_time_ms) == (2, T0)
     assert (stored.vector.encode_time_ms, stored.vector.source_offset) == (T0 + 5, 41)
-    assert [recent.item_id for recent in stored.recent] == ["i", "i"]
+    assert [recent.item_id for recent in recent_from_bytes(stored.recent)] == ["i", "i"]
 
 
 async def test_many_events_of_one_user_cost_one_encode(harness: Harness) -> None:

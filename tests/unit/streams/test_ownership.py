@@ -80,7 +80,7 @@ class Harness:
             user_id="u", model_id="m", token=token, event_time_ms=T0, n_events=1,
             encode_time_ms=encode_time_ms, vectors=np.array([[1.0, 0.0]], np.float32),
         )  # fmt: skip
-        self.vectors.stored["u"] = VectorUpdate(vector, ())
+        self.vectors.stored["u"] = VectorUpdate(vector, b"\x90")
 
 
 @pytest.fixture

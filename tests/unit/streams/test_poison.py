@@ -18,10 +18,11 @@ from interest.window import BehaviourWindow, WindowLimits
 from streams.dirty import DirtyUsers
 from streams.encoding import Isolated, WindowEncoding
 from streams.letters import read_letter
-from streams.micro_batches import Job, Poisoned
+from streams.micro_batches import Poisoned
 from streams.poison import Poison
 from streams.progress import Progress
 from streams.topics import TopicNames
+from streams.upserts import Job
 from streams.window_records import Held
 from tests.unit.streams.fakes import (
     T0,

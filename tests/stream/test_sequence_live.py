@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -44,7 +45,8 @@ async def test_a_worker_with_the_sequence_encoder_leaves_the_vectors_of_a_replay
         for user, n in (("short", 1), ("long", 60), ("usual", 9))
         for i in range(n)
     ]
-    log.append(("seeker", event("s", "seeker", type="search", text="red mug", item_id=None)))
+    search = {"event_id": "s", "user_id": "seeker", "type": "search", "text": "red mug", "ts": T0}
+    log.append(("seeker", msgspec.json.encode(search)))
     log.append(("returner", event("r", "returner", type="return")))
     catalogue = [item(item_id, title) for item_id, title in TITLES.items()]
     await publish(harness, "catalogue", *zip(TITLES, catalogue, strict=True))

@@ -21,13 +21,15 @@ from rich.table import Table
 
 from benchmarks import ingest_runners
 from benchmarks.event_log import preload
-from benchmarks.ingest_runners import Clock, Job, Run, worker
+from benchmarks.ingest_job import Clock, Job, Run
+from benchmarks.ingest_runners import worker
 from benchmarks.servers import BROKERS, servers
 from benchmarks.stubs import bundle, settings_of
 from streams.dirty import DirtyUsers
 from streams.held_windows import HeldWindows
 from streams.ingest import Ingest
 from streams.popular import PopularItems
+from streams.topics import TopicNames
 from streams.upserts import Upserts
 from streams.window_records import WindowRecords
 
@@ -85,11 +87,12 @@ def main() -> None:
     options = parser.parse_args()
     for stage, (owner, name) in STAGES.items():
         setattr(owner, name, _timed(stage, getattr(owner, name)))
-    ingest_runners.Clock = _Meter  # type: ignore[misc]
+    vars(ingest_runners)["Clock"] = _Meter
     with servers(options.broker) as running:
         settings = settings_of(running.kafka_bootstrap, _PREFIX, _PARTITIONS)
         asyncio.run(preload(settings, bundle(), options.events))
-        job = Job(running.kafka_bootstrap, _PREFIX, options.events, _PARTITIONS, _LIMIT_S)
+        topic = TopicNames.of(settings).behaviours
+        job = Job(running.kafka_bootstrap, _PREFIX, topic, options.events, _PARTITIONS, _LIMIT_S)
         run = asyncio.run(worker(job))
     Console(highlight=False).print(_table(run, _Meter.spent))
 

@@ -48,7 +48,7 @@ class BatchSize:
             return self._budget
         # Where the fixed part alone takes too long, the batch is worth it at least.
         seconds = max(self._target_s / _PARTS - fixed_s, fixed_s)
-        return max(1, min(self._budget, int(seconds / token_s)))
+        return max(1, int(min(self._budget, seconds / token_s)))
 
     def is_full(self, n_waiting: int) -> bool:
         """Tell whether so many users fill a batch, by what those before them cost."""

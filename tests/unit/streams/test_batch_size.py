@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from streams.batch_size import BatchSize
@@ -63,6 +63,7 @@ MEASURED = st.tuples(st.integers(1, 500), st.floats(0, 60))
 
 
 @given(st.lists(MEASURED, max_size=50), st.integers(0, 10**6))
+@example([(1, 5e-324)], 0)
 def test_whatever_is_measured_a_batch_has_at_least_a_token_and_at_most_the_budget(
     batches: list[tuple[int, float]], n_waiting: int
 ) -> None:

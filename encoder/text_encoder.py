@@ -22,7 +22,7 @@ from interest.item import unit
 log = logging.getLogger(__name__)
 
 #: Padded tokens in one forward pass: small batches keep a CPU's caches warm, a GPU wants more.
-CPU_BATCH_TOKENS: Final = 1_024
+CPU_BATCH_TOKENS: Final = 2_048
 GPU_BATCH_TOKENS: Final = 32_768
 #: Texts that are tokenised, sorted and encoded together; the next ones are tokenised meanwhile.
 _SLICE: Final = 4_096

@@ -173,10 +173,14 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
     async def on_recovery_completed(self, active_tps: set[TP], standby_tps: set[TP]) -> None:
         """Announce the recovered partitions.
 
-        Faust may be in the next assignment already, and call this for the one before: what came
-        with the next is not recovered.
+        Faust may be in the next assignment already, and call this for the one before, though with
+        the partitions of the next: those are not read yet, and are announced when they are.
         """
-        if self._unreadable is not None:
+        recovery = cast(Any, self.app).tables.recovery
+        of_the_one_before = (
+            recovery.signal_recovery_start.is_set() or recovery._generation_id != self._generation
+        )
+        if self._unreadable is not None or of_the_one_before:
             return
         read = {tp.partition for tp in active_tps if tp.topic == self._changelog}
         numbers = self._recovering & read

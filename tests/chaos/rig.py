@@ -65,7 +65,8 @@ class Rig:
             kafka_bootstrap=self.broker.bootstrap, redis_url=self.redis.url, redis_prefix="chaos:",
             topic_prefix="chaos-", group_id="chaos", partitions=self.options.partitions,
             session_timeout_s=SESSION_S, fetch_max_wait_ms=20, checkpoint_min_s=0.2, threads=1,
-            device="cpu",
+            # Behind this a vector may step back, as documented; a loaded machine is slow.
+            catch_up_s=120.0, device="cpu",
         )  # fmt: skip
         self.names = TopicNames.of(self.settings)
         self.fleet = Fleet(self.folder, self.settings, self.options.fault)

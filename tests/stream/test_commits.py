@@ -125,22 +125,23 @@ async def test_a_killed_worker_committed_nothing_that_its_successor_does_not_hol
 
 
 class _Refused:
-    """A producer whose sends to the changelog fail as often as told, at once or when awaited."""
+    """A producer whose batches for the changelog fail while told to, at once or when awaited."""
 
     def __init__(self, worker: Worker, *, at_once: bool) -> None:
-        self.refused: Counter[bytes] = Counter()
+        #: How often, by partition.
+        self.refused: Counter[int] = Counter()
         self.refusing = True
         self._at_once = at_once
         self._changelog = worker.parts.names.windows
         producer = worker.parts.outbox._producer
         assert producer is not None
-        self._send = producer.send
-        producer.send = self.send
+        self._send_batch = producer.send_batch
+        producer.send_batch = self.send_batch
 
-    async def send(self, topic: str, **fields: Any) -> Any:
+    async def send_batch(self, batch: Any, topic: str, *, partition: int) -> Any:
         if topic != self._changelog or not self.refusing:
-            return await self._send(topic, **fields)
-        self.refused[fields["key"]] += 1
+            return await self._send_batch(batch, topic, partition=partition)
+        self.refused[partition] += 1
         if self._at_once:
             raise KafkaConnectionError("no leader")
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -194,9 +194,9 @@ async def folded(worker: Worker, n_events: int) -> None:
 def windows(worker: Worker) -> dict[str, int]:
     """Give the number of events in each window that this worker holds."""
     return {
-        subject_id: len(held.window)
+        subject_id: len(partition.window(subject_id))  # folds what was read
         for partition in worker.windows.partitions.values()
-        for subject_id, held in partition.held.items()
+        for subject_id in {*partition.held, *partition.unfolded}
     }
 
 

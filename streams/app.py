@@ -58,6 +58,8 @@ class InterestApp(faust.App):
 
     #: How long a broker may hold a fetch that has nothing to give, ms.
     fetch_max_wait_ms: int
+    #: Topics that are read by whoever has the windows of the partition.
+    copartitioned: frozenset[str]
 
     def _new_transport(self) -> ChunkTransport:
         return ChunkTransport(self.conf.broker_consumer, self)
@@ -123,6 +125,7 @@ def create_app(
     )
 
     app.fetch_max_wait_ms = settings.fetch_max_wait_ms
+    app.copartitioned = frozenset(names.copartitioned)
 
     def topic(*topics: str) -> Any:
         return app.topic(

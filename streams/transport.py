@@ -117,6 +117,8 @@ class ChunkConsumer(driver.Consumer):
     #: The generation whose recovery is over, and the one in which sources are read.
     _recovered: int | None
     _reading: int | None
+    #: Partitions whose changelog is assigned, too.
+    _with_windows: set[int]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -126,6 +128,17 @@ class ChunkConsumer(driver.Consumer):
         self._sought = {}
         self._recovered = None
         self._reading = None
+        self._with_windows = set()
+
+    async def subscribe(self, topics: Iterable[str]) -> None:
+        """Subscribe, unless the changelog is missing.
+
+        A worker that is stopped while it starts would join the group without it. Faust's leader
+        then deals out the changelog apart from the sources, to all members.
+        """
+        topics = set(topics)
+        if self.app.tables.changelog_topics <= topics:
+            await super().subscribe(topics)
 
     def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
@@ -168,7 +181,14 @@ class ChunkConsumer(driver.Consumer):
         active = active_partitions or set()
         if self._reading != self.app.consumer_generation_id:
             active = {tp for tp in active if self._is_changelog_tp(tp)}
-        free = {tp for tp in active if self._outstanding[tp] < _CHUNKS_AHEAD}
+        together = cast(Any, self.app).copartitioned
+        free = {
+            tp
+            for tp in active
+            if self._outstanding[tp] < _CHUNKS_AHEAD
+            # Torn apart by an assignment, see subscribe(), they wait for the next one.
+            and (tp.partition in self._with_windows or tp.topic not in together)
+        }
         if not free:
             # An empty set would mean "all partitions" to the fetcher.
             self._freed.clear()
@@ -302,6 +322,7 @@ class ChunkConsumer(driver.Consumer):
         """Start counting anew: the agents' queues were cleared by the rebalance."""
         self._outstanding.clear()
         self._recovered = self._reading = None
+        self._with_windows = {tp.partition for tp in assigned if self._is_changelog_tp(tp)}
         self._freed.set()
         await super().on_partitions_assigned(assigned, generation_id)
 

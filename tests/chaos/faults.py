@@ -12,7 +12,7 @@ from interest.event import Event
 from interest.fold import Change, difference, enters_window, row_of
 from interest.window import BehaviourWindow, WindowLimits
 from store import redis_link, redis_vectors, scripts
-from streams import ingest
+from streams import held_windows
 from streams.checkpoint import Checkpoint
 from streams.partitions import Partition
 from streams.transport import ChunkConsumer
@@ -64,7 +64,7 @@ def no_event_id() -> None:
         folded = window.with_rows(kept)
         return difference(window, msgspec.structs.replace(folded, revision=window.revision + 1))
 
-    vars(ingest)["change"] = faulty
+    vars(held_windows)["change"] = faulty
 
 
 def last_record() -> None:

@@ -18,6 +18,9 @@ from typing import Any, Final, cast
 
 from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from interest.partition import partition_of
@@ -72,8 +75,10 @@ class Rig:
         self.fleet = Fleet(self.folder, self.settings, self.options.fault)
         self.log = Log(self.broker.bootstrap, self.settings.group_id, self.options.partitions)
         self._client: Redis = Redis.from_url(
-            self.redis.url, socket_timeout=5, socket_connect_timeout=1
-        )
+            self.redis.url, socket_timeout=5, socket_connect_timeout=1,
+            # After a restart of Redis each pooled connection is dead once.
+            retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
+        )  # fmt: skip
         self.producers = Producers(self.broker.bootstrap)
         await self.fleet.start()
         await self.until("the topics", self._topics)

@@ -180,23 +180,31 @@ async def ensure_topics(settings: Settings) -> TopicReport:
     async with admin_client(settings) as admin:
         try:
             counts = await partition_counts(admin)
-            partitions = counts.get(names.behaviours, settings.partitions)
+            missing = [name for name in configs if name not in counts]
+            created: list[str] = []
+            # First the topic that decides about the others: a topic made a moment ago is not told
+            # of yet, and then has a count of its own.
+            first = {names.behaviours: settings.partitions}
+            if names.behaviours in missing:
+                created += await _create(admin, first, configs, settings.replication)
+                counts = await _settled(admin, first)
+            partitions = counts[names.behaviours]
             if partitions != settings.partitions:
                 log.info(
                     "topic %s has %d partitions; the setting %d is not used",
                     names.behaviours, partitions, settings.partitions,
                 )  # fmt: skip
-            missing = tuple(name for name in configs if name not in counts)
-            # Every worker reads all of the control topic, in order.
-            wanted = {**dict.fromkeys(configs, partitions), names.control: 1}
-            await _create(admin, missing, configs, wanted, settings.replication)
+            rest = dict.fromkeys((name for name in missing if name != names.behaviours), partitions)
+            if names.control in rest:
+                rest[names.control] = 1  # every worker reads all of it, in order
+            created += await _create(admin, rest, configs, settings.replication)
             counts = await _settled(admin, configs)
         except (KafkaError, TimeoutError) as error:
             raise ServiceUnavailable(f"the broker did not create the topics: {error!r}") from error
     check_counts(names, counts)
-    existing = tuple(name for name in configs if name not in missing)
+    existing = tuple(name for name in configs if name not in created)
     ours = {name: counts[name] for name in configs}
-    return TopicReport(counts[names.behaviours], missing, existing, ours)
+    return TopicReport(counts[names.behaviours], tuple(created), existing, ours)
 
 
 def check_counts(names: TopicNames, counts: Mapping[str, int]) -> None:
@@ -234,22 +242,22 @@ async def _settled(admin: AIOKafkaAdminClient, names: Iterable[str]) -> dict[str
 
 async def _create(
     admin: AIOKafkaAdminClient,
-    names: tuple[str, ...],
-    configs: dict[str, dict[str, str]],
     partitions: Mapping[str, int],
+    configs: dict[str, dict[str, str]],
     replication: int,
-) -> None:
-    if not names:
-        return
+) -> list[str]:
+    """Create topics, given their numbers of partitions; return those that did not exist."""
+    if not partitions:
+        return []
     response = await admin.create_topics(
         [
             NewTopic(
                 name=name,
-                num_partitions=partitions[name],
+                num_partitions=number,
                 replication_factor=replication,
                 topic_configs=configs[name],
             )
-            for name in names
+            for name, number in partitions.items()
         ]
     )
     for name, code, *rest in response.topic_errors:
@@ -258,3 +266,4 @@ async def _create(
         if code and error is not TopicAlreadyExistsError:
             detail = rest[0] if rest and rest[0] else error.__name__
             raise ServiceUnavailable(f"the broker refused to create topic {name}: {detail}")
+    return [name for name, code, *_ in response.topic_errors if not code]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ _TICK_S: Final = 0.05
 _PROGRESS_S: Final = 10.0
 _LAG_S: Final = 1.5
 _PENDING_ALLOWED: Final = 2_000
+_CANCEL_AGAIN_S: Final = 1.0
 
 
 async def _load(rig: Rig) -> None:
@@ -68,6 +70,20 @@ async def _progress(rig: Rig, began: float) -> None:
         print(f"{passed_s:5.0f} s  {workers}  {done}", flush=True)
 
 
+async def _end(tasks: Collection[asyncio.Task[None]]) -> None:
+    """Cancel tasks until they have ended.
+
+    A consumer of aiokafka that is just being closed takes a cancellation for that of its own
+    tasks, and swallows it.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=_CANCEL_AGAIN_S)
+    await asyncio.gather(*tasks, return_exceptions=True)  # what they raised was looked at before
+
+
 async def _while_running(rig: Rig, tasks: list[asyncio.Task[None]]) -> None:
     """Carry out the cases and the random part; a failure of load or progress ends it."""
 
@@ -85,8 +101,7 @@ async def _while_running(rig: Rig, tasks: list[asyncio.Task[None]]) -> None:
                 task.result()
         await disturbing
     finally:
-        disturbing.cancel()
-        await asyncio.gather(disturbing, return_exceptions=True)
+        await _end([disturbing])
 
 
 async def run(options: Options, folder: Path) -> int:
@@ -103,17 +118,13 @@ async def run(options: Options, folder: Path) -> int:
         ]
         try:
             await _while_running(rig, tasks[:2])
-            for task in tasks[:2]:
-                task.cancel()
-            await asyncio.gather(*tasks[:2], return_exceptions=True)
+            await _end(tasks[:2])
             rig.fleet.wake_all()
             await rig.fleet.release_all()
             rig.fleet.scale(options.workers)
             verdict = await judge(rig)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end(tasks)
         print(summary(rig, verdict), flush=True)
         if verdict.good:
             return 0

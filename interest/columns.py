@@ -81,6 +81,19 @@ def columns(windows: Sequence[BehaviourWindow]) -> Columns:
     )
 
 
+def item_ids_of(windows: Sequence[BehaviourWindow]) -> list[str]:
+    """Give the distinct items of some windows; each once, in the order of their numbers."""
+    if not windows:
+        return []
+    table = windows[0].items
+    packed = [window.moved(table).data for window in windows]
+    numbers = np.frombuffer(
+        b"".join([data[(ID + WORD) * (len(data) // EVENT) :] for data in packed]), "<u4"
+    )
+    names = table.names
+    return [names[number] for number in np.unique(numbers).tolist() if number]
+
+
 def rare_of(window: BehaviourWindow) -> list[tuple[int, Rare]]:
     """Give the events that carry text, rating or dwell time, by position from the oldest."""
     if not window.rare:

@@ -19,10 +19,12 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
 
 import msgspec
 
 from interest import metrics as m
+from interest.columns import item_ids_of
 from interest.errors import EncoderUnavailable, InterestError, ServiceUnavailable
 from interest.item import EncodedItem
 from interest.ports import ItemLookup, Metrics, UserEncoder
@@ -37,6 +39,9 @@ from streams.windows import WindowStore
 
 log = logging.getLogger(__name__)
 
+#: Tokens of the users who are taken in one go.
+_PART_TOKENS: Final = 2_048
+
 
 class Poisoned(msgspec.Struct, frozen=True):
     """A user whose window cannot be encoded, and what the encoder said."""
@@ -49,6 +54,7 @@ class Poisoned(msgspec.Struct, frozen=True):
 class _Batch(msgspec.Struct, frozen=True, eq=False):
     jobs: Sequence[Job]
     items: Mapping[str, EncodedItem]
+    unknown: frozenset[str]
     n_tokens: int
 
 
@@ -152,21 +158,13 @@ class MicroBatches:
         stage = self._stages["form"]
         while True:
             await self._dirty.wait()
-            costs: list[int] = []
-
-            def cost(mark: Mark, costs: list[int] = costs) -> int:
-                held = self._held(mark)
-                costs.append(1 if held is None else max(1, self._encoder.n_tokens(held.window)))
-                return costs[-1]
-
-            marks = self._dirty.take(cost, self._size.limit(self._dirty.n_ready))
+            marks, n_tokens = await self._take(self._size.limit(self._dirty.n_ready))
             jobs = self._jobs(marks)
             if not jobs:
                 continue
             try:
-                items = await self._lookup.fetch(
-                    sorted({item_id for job in jobs for item_id in job.held.window.item_ids})
-                )
+                item_ids = item_ids_of([job.held.window for job in jobs])
+                items = await self._lookup.fetch(item_ids)
             except ServiceUnavailable as error:
                 self._put_back(jobs)
                 await stage.failed(error, len(jobs))
@@ -175,7 +173,35 @@ class MicroBatches:
                 raise
             else:
                 stage.worked()
-                return _Batch(jobs, items, sum(costs[: len(marks)]))
+                unknown: frozenset[str] = frozenset()
+                if len(items) < len(item_ids):
+                    unknown = frozenset(item_id for item_id in item_ids if item_id not in items)
+                return _Batch(jobs, items, unknown, n_tokens)
+
+    async def _take(self, budget: int) -> tuple[list[Mark], int]:
+        """Take the users who waited longest, and fold their windows; give what they cost.
+
+        In parts, between which the loop serves intake, heartbeats and probes.
+        """
+        marks: list[Mark] = []
+        spent = 0
+        try:
+            while (first := self._dirty.first()) is not None:
+                if marks:
+                    if spent + self._cost(first) > budget:
+                        break
+                    await asyncio.sleep(0)
+                part = self._dirty.take(self._cost, min(_PART_TOKENS, budget - spent))
+                marks += part
+                spent += sum(map(self._cost, part))
+        except BaseException:
+            self._dirty.put_back(marks)
+            raise
+        return marks, spent
+
+    def _cost(self, mark: Mark) -> int:
+        held = self._held(mark)
+        return 1 if held is None else max(1, self._encoder.n_tokens(held.window))
 
     def _jobs(self, marks: Sequence[Mark]) -> list[Job]:
         jobs: list[Job] = []
@@ -209,7 +235,7 @@ class MicroBatches:
             if order:
                 jobs = [batch.jobs[i] for i in order]
                 rows = [encoded.rows[i] for i in order]
-                await self._encoded.put(EncodedUsers(jobs, rows, batch.items))
+                await self._encoded.put(EncodedUsers(jobs, rows, batch.unknown))
             left = [batch.jobs[i] for i in encoded.failures]
             for i, error in encoded.failures.items():
                 await self._poisoned(Poisoned(batch.jobs[i], error, batch.items))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from interest import metrics as m
 from interest.clock import Clock
 from interest.forgetting import Marker
-from interest.item import EncodedItem
 from interest.ports import Metrics, UserVectorStore, VectorUpdate
 from interest.recent import recent_of
 from interest.vector import Token, UserVector
@@ -42,11 +41,14 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class EncodedUsers(msgspec.Struct, frozen=True):
-    """What came from the device: row i of ``rows``, (B, D), belongs to ``jobs[i]``."""
+    """What came from the device: row i of ``rows``, (B, D), belongs to ``jobs[i]``.
+
+    ``unknown`` are the items of these windows that nobody knows yet.
+    """
 
     jobs: Sequence[Job]
     rows: Sequence[NDArray[np.float32]]
-    items: Mapping[str, EncodedItem]
+    unknown: frozenset[str]
 
 
 class Upserts:
@@ -113,7 +115,7 @@ class Upserts:
                 # once, so it is of another group that counted as far before the broker was wiped.
                 refusals.append(Refused(job, answer))
         for job in readable:
-            self._note(job, encoded.items)
+            self._note(job, encoded.unknown)
         self._dirty.confirm([job.mark for job in readable])
         self._measure(readable)
         if refusals:
@@ -142,11 +144,11 @@ class Upserts:
         )
         return VectorUpdate(vector, recent_of(window))
 
-    def _note(self, job: Job, items: Mapping[str, EncodedItem]) -> None:
+    def _note(self, job: Job, unknown: frozenset[str]) -> None:
         """Remember of a window that it could be encoded, and whether all its items were known."""
         partition = self._windows.partitions.get(job.mark.partition)
         if partition is not None:
-            unresolved = not job.held.window.item_ids <= items.keys()
+            unresolved = bool(unknown) and not unknown.isdisjoint(job.held.window.item_ids)
             partition.encoded(job.held, unresolved=unresolved)
 
     def _measure(self, jobs: Sequence[Job]) -> None:

@@ -43,6 +43,8 @@ class Watch:
         self._healing: set[str] = set()
         self._forgotten_ms: dict[str, int] = {}
         self._leaving: set[str] = set()
+        #: Who was forgotten and may be in the older copy that a store came back with.
+        self._in_copy: set[str] = set()
 
     def obey(self, order: dict[str, Any]) -> None:
         """Take an order of the harness."""
@@ -50,6 +52,7 @@ class Watch:
             self.users += [user for user in order["watch"] if user not in self.users]
         elif "lost" in order:
             self._healing |= set(self._best)
+            self._in_copy |= self._forgotten_ms.keys() - self._best.keys()
         elif "forget" in order:
             self._forgotten_ms[order["forget"]] = order["ms"]
             self._leaving.add(order["forget"])
@@ -63,6 +66,7 @@ class Watch:
             return ""
         best = self._best.get(user)
         if raw is None:
+            self._in_copy.discard(user)
             if best is None or user in self._healing:
                 return ""
             del self._best[user]  # said once
@@ -70,10 +74,12 @@ class Watch:
         vector = user_vector(raw)
         now = Seen(vector.token, vector.event_time_ms, vector.n_events)
         if best is None:
+            old = now.event_time_ms <= self._forgotten_ms.get(user, -1)
+            if old and user in self._in_copy:
+                return ""  # until a worker has seen that the store is an older one
+            self._in_copy.discard(user)
             self._best[user] = now
-            if now.event_time_ms <= self._forgotten_ms.get(user, -1):
-                return f"{user} was forgotten and came back: {now}"
-            return ""
+            return f"{user} was forgotten and came back: {now}" if old else ""
         if user in self._healing:
             if now.token < best.token or now[1:] < best[1:]:
                 return ""

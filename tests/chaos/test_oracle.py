@@ -110,3 +110,13 @@ def test_a_reader_reports_who_comes_back_after_being_forgotten() -> None:
     assert not watch.look("u", None)
     watch.obey({"forgotten": "u"})
     assert "came back" in watch.look("u", record((0, 1, 5), T0, 3))
+
+
+def test_a_reader_allows_who_was_forgotten_in_an_older_copy_until_they_are_gone() -> None:
+    watch = Watch()
+    watch.obey({"forget": "u", "ms": T0})
+    watch.obey({"forgotten": "u"})
+    watch.obey({"lost": True})
+    assert not watch.look("u", record((0, 1, 5), T0, 3))
+    assert not watch.look("u", None)
+    assert "came back" in watch.look("u", record((0, 1, 5), T0, 3))

@@ -29,11 +29,14 @@ class ChangeFeed:
     Args:
         lease_s: an upsert older than this is not announced any more: its worker was stopped in
             between and may have lost the partition, or its user may have been forgotten since.
+        aligned: the topic has as many partitions as the sources, so that a user's partition is
+            the same in both, and need not be computed from the key.
     """
 
-    def __init__(self, outbox: Outbox, topic: str, lease_s: float) -> None:
+    def __init__(self, outbox: Outbox, topic: str, lease_s: float, *, aligned: bool) -> None:
         self._outbox = outbox
         self._topic = topic
+        self._aligned = aligned
         self.lease_s = lease_s
         self._sending: asyncio.Task[None] | None = None
 
@@ -84,6 +87,7 @@ class ChangeFeed:
                             encode_time_ms=update.vector.encode_time_ms,
                         )
                     ),
+                    partition=update.vector.source_partition if self._aligned else None,
                 )
                 for update in stored
                 if stands(update)

@@ -167,8 +167,9 @@ class WorkerParts:
             known_items=self.feed.known, metrics=ports.metrics,
         )  # fmt: skip
         self.change_feed = ChangeFeed(
-            self.outbox, self.names.user_vectors, self._settings.session_timeout_s
-        )
+            self.outbox, self.names.user_vectors, self._settings.session_timeout_s,
+            aligned=self._counts[self.names.user_vectors] == self._n_partitions,
+        )  # fmt: skip
         limits = ports.bundle.config.window
         encoding = WindowEncoding(ports.user_encoder, device, limits)
         self.poison = Poison(

@@ -50,7 +50,7 @@ class Harness:
             names=TopicNames.of(Settings()), n_partitions=1, pseudonym=lambda user: f"~{user}",
             windows=self.windows, dirty=self.dirty, progress=self.progress,  # type: ignore[arg-type]
             checkpoint=checkpoint, vectors=self.vectors,
-            feed=ChangeFeed(self.outbox, "user-vectors", lease_s=60),  # type: ignore[arg-type]
+            feed=ChangeFeed(self.outbox, "user-vectors", lease_s=60, aligned=True),  # type: ignore[arg-type]
             outbox=self.outbox, remove_letters=self._remove_letters, clock=lambda: T0,  # type: ignore[arg-type]
             metrics=NoMetrics(),
         )  # fmt: skip

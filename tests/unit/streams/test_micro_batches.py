@@ -44,7 +44,7 @@ class Harness:
         self.refused: list[Refused] = []
         self.poisoned: list[Poisoned] = []
         self._executor = ThreadPoolExecutor(1)
-        self.feed = ChangeFeed(self.outbox, "user-vectors", lease_s=60)  # type: ignore[arg-type]
+        self.feed = ChangeFeed(self.outbox, "user-vectors", lease_s=60, aligned=True)  # type: ignore[arg-type]
 
     async def _on_refused(self, refusals: Sequence[Refused]) -> None:
         self.refused += refusals
@@ -117,9 +117,19 @@ async def test_each_upsert_is_announced(harness: Harness) -> None:
         await harness.settle()
         await asyncio.wait_for(harness.outbox.first.wait(), 5)
     [record] = harness.outbox.sent
-    assert (record.topic, record.key) == ("user-vectors", b"u")
+    assert (record.topic, record.key, record.partition) == ("user-vectors", b"u", 0)
     told = msgspec.json.decode(record.value or b"", type=Announcement)
     assert (told.user_id, told.token, told.event_time_ms) == ("u", (0, 1, 1), T0)
+
+
+async def test_where_the_feed_has_other_partitions_the_key_decides(harness: Harness) -> None:
+    harness.feed = ChangeFeed(harness.outbox, "user-vectors", lease_s=60, aligned=False)  # type: ignore[arg-type]
+    harness.see("u", "a")
+    async with harness.running():
+        await harness.settle()
+        await asyncio.wait_for(harness.outbox.first.wait(), 5)
+    [record] = harness.outbox.sent
+    assert (record.key, record.partition) == (b"u", None)
 
 
 async def test_a_window_that_cannot_be_encoded_is_isolated(harness: Harness) -> None:

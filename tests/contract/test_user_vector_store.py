@@ -191,8 +191,9 @@ async def test_the_record_has_the_documented_bytes(
     recent = fields[b"recent"]
     assert struct.unpack_from("<IIQ", recent) == (7, 8, 9)
     assert msgspec.msgpack.decode(recent[16:]) == [
-        ["click", 1_000, "item-9", None],
-        ["search", 900, None, "mug 杯"],
+        struct.pack("<QQ", 900 << 16 | 6 << 8, 1_000 << 16 | 1 << 8),
+        [None, "item-9"],
+        {0: "mug 杯"},
     ]
 
 

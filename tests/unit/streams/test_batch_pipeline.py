@@ -156,3 +156,34 @@ async def test_a_fault_of_ours_ends_it_with_that_fault(harness: Harness) -> None
         with pytest.raises(ZeroDivisionError):
             await running
     assert [mark.subject_id for mark in harness.dirty.take(lambda mark: 1, 9)] == list("abcdef")
+
+
+async def half_taken(harness: Harness) -> None:
+    """Return while a batch is being taken, the loop being served in between."""
+    while not 0 < len(harness.dirty._in_flight) < 60:
+        assert not harness.encoder.batches
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def large() -> Harness:
+    """Sixty full windows: more than are taken in one go."""
+    harness = Harness(budget_tokens=10_000)
+    for i in range(60):
+        harness.see(f"u{i:02}", *(f"e{j}" for j in range(50)))
+    return harness
+
+
+async def test_a_large_batch_is_taken_in_parts_and_encoded_at_once(large: Harness) -> None:
+    async with large.running():
+        await half_taken(large)
+        await large.settle()
+    assert large.encoder.batches == [[f"u{i:02}" for i in range(60)]]
+
+
+async def test_who_is_taken_waits_again_where_it_ends_before_the_rest_is(large: Harness) -> None:
+    async with large.running():
+        await half_taken(large)
+    assert not large.dirty._in_flight
+    assert len(large.dirty._waiting[0]) == 60
+    assert large.encoder.batches == []

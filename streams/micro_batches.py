@@ -141,6 +141,7 @@ class MicroBatches:
             self._feed.close()
 
     async def _encode_all(self, stages: asyncio.TaskGroup) -> None:
+        batch: _Batch | None = None
         formed: _Batch | None = None
         try:
             while True:
@@ -150,8 +151,10 @@ class MicroBatches:
                     formed = await self._form()
                 await encoding
         finally:
-            if formed is not None:
-                self._put_back(formed.jobs)
+            # A task that is cancelled before its first step puts nothing back itself.
+            for unsettled in (batch, formed):
+                if unsettled is not None:
+                    self._put_back(unsettled.jobs)
 
     async def _form(self) -> _Batch:
         """Wait for users, and gather what the encoder needs of them."""

@@ -24,7 +24,7 @@ from benchmarks.event_log import preload
 from benchmarks.ingest_job import Clock, Job, Run
 from benchmarks.ingest_runners import worker
 from benchmarks.servers import BROKERS, servers
-from benchmarks.stubs import bundle, settings_of
+from benchmarks.stubs import bundle, run_as_worker, settings_of
 from streams.dirty import DirtyUsers
 from streams.held_windows import HeldWindows
 from streams.ingest import Ingest
@@ -93,7 +93,7 @@ def main() -> None:
         asyncio.run(preload(settings, bundle(), options.events))
         topic = TopicNames.of(settings).behaviours
         job = Job(running.kafka_bootstrap, _PREFIX, topic, options.events, _PARTITIONS, _LIMIT_S)
-        run = asyncio.run(worker(job))
+        run = run_as_worker(worker(job))
     Console(highlight=False).print(_table(run, _Meter.spent))
 
 

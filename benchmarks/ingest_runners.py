@@ -26,7 +26,7 @@ import psutil
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from benchmarks.ingest_job import FULL, Clock, Job, Run, slid
-from benchmarks.stubs import bundle, settings_of, stub_worker
+from benchmarks.stubs import bundle, run_as_worker, settings_of, stub_worker
 from interest.event import decode_event
 from streams.worker import Worker
 
@@ -177,7 +177,9 @@ KINDS: Final[dict[str, Callable[[Job], Coroutine[Any, Any, Run]]]] = {
 def main() -> None:
     """Run one kind."""
     kind, told = sys.argv[1:]
-    run = asyncio.run(KINDS[kind](msgspec.json.decode(told, type=Job)))
+    job = KINDS[kind](msgspec.json.decode(told, type=Job))
+    # Each as whoever writes it starts it.
+    run = run_as_worker(job) if kind == "worker" else asyncio.run(job)
     sys.stdout.buffer.write(msgspec.json.encode(run) + b"\n")
 
 

@@ -31,7 +31,7 @@ import msgspec
 from benchmarks.event_log import T0_MS, Message, full_windows, send
 from benchmarks.results import Measurement, Report
 from benchmarks.servers import BROKERS, Servers, Unavailable, servers
-from benchmarks.stubs import bundle, settings_of, stub_worker
+from benchmarks.stubs import bundle, run_as_worker, settings_of, stub_worker
 from interest.partition import partition_of
 from interest.settings import Settings
 from interest.window import WindowLimits
@@ -63,7 +63,7 @@ def run(arguments: Sequence[str]) -> Report:
     options = parser.parse_args(arguments)
     try:
         with servers(options.broker) as running:
-            runs = [asyncio.run(_measure(running, options)) for _ in range(options.repeats)]
+            runs = [run_as_worker(_measure(running, options)) for _ in range(options.repeats)]
     except Unavailable as error:
         row = Measurement(
             benchmark=NAME, subject=options.broker, name="recovery", unit="s", skipped=str(error)
@@ -184,5 +184,5 @@ def _note(what: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(_victim(*sys.argv[1:]))
+    run_as_worker(_victim(*sys.argv[1:]))
     os._exit(1)

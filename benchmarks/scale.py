@@ -28,7 +28,7 @@ from benchmarks.event_log import full_windows, log, preload, send
 from benchmarks.many_users import any_broker, note
 from benchmarks.results import Measurement, Report
 from benchmarks.servers import BROKERS, Servers
-from benchmarks.stubs import bundle, stub_worker
+from benchmarks.stubs import bundle, run_as_worker, stub_worker
 from interest.settings import Settings
 from interest.window import WindowLimits
 from interest_cli.wiring import user_vectors
@@ -137,7 +137,7 @@ def _serve(settings: Settings, index: int, shared: _Shared) -> None:
             shared.read[index] = sum(worker.progress.positions.values())
             await asyncio.sleep(_POLL_S)
 
-    asyncio.run(serve())
+    run_as_worker(serve())
 
 
 def _wait(condition: Any, processes: Sequence[SpawnProcess]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,9 +19,12 @@ from interest.ports import LiveUser, UserState, VectorUpdate
 from interest.settings import Settings
 from interest.vector import Token, VectorHead
 from interest.window import BehaviourWindow
+from interest_cli.interpreter import loop_factory, tune_interpreter
 from store.item_cache import ItemCache
 from streams.worker import Worker
 from streams.worker_parts import WorkerPorts
+
+T = TypeVar("T")
 
 _DIM: Final = 8
 
@@ -198,3 +201,10 @@ def stub_worker(settings: Settings, model: ModelBundle) -> tuple[Worker, Accepti
     )
     worker = Worker(ports)
     return worker, vectors
+
+
+def run_as_worker(job: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine as ``interest worker`` does: on its loop, in an interpreter that is tuned."""
+    tune_interpreter()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(job)

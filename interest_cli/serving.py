@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-import sys
 from collections.abc import Awaitable
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Any
 
 from interest.settings import Settings
 from interest_api.app import create_app
@@ -17,12 +15,11 @@ from interest_api.metrics import PrometheusMetrics
 from interest_api.operations import create_worker_app
 from interest_api.server import HttpServer, check_port
 from interest_cli.bundles import load_bundle
+from interest_cli.interpreter import tune_interpreter
 from interest_cli.wiring import check_settings, open_recommender, open_worker, worker_checks
 from streams.kafka_security import kafka_options
 
 log = logging.getLogger(__name__)
-
-_SWITCH_S: Final = 0.001
 
 
 async def run_worker(settings: Settings) -> None:
@@ -36,12 +33,7 @@ async def run_worker(settings: Settings) -> None:
     check_settings(settings)  # what contradicts itself is sooner said than after a model was loaded
     log.info("loading the model")
     loaded = await asyncio.to_thread(load_bundle, settings)
-    # The device's thread and the loop share the interpreter: with Python's default of 5 ms, each
-    # answer of Redis or Kafka could wait that long while users are encoded.
-    sys.setswitchinterval(_SWITCH_S)
-    # Modules and the model stay for good: the collector need not look at them again and again.
-    gc.collect()
-    gc.freeze()
+    tune_interpreter()
     metrics = PrometheusMetrics()
     async with AsyncExitStack() as stack:
         worker, items, vectors = await stack.enter_async_context(

@@ -5,21 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
+
+from interest_cli.interpreter import loop_factory
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 T = TypeVar("T")
-
-
-def _new_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """Give uvloop where there is one: half of what a small read or upsert costs is the loop."""
-    try:
-        import uvloop
-    except ImportError:  # it is not made for Windows
-        return None
-    return uvloop.new_event_loop
 
 
 class Stopped(BaseException):
@@ -55,7 +48,7 @@ def run(job: Coroutine[Any, Any, T]) -> T:
         return await task
 
     try:
-        with asyncio.Runner(loop_factory=_new_loop()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             return runner.run(guarded())
     except asyncio.CancelledError:
         if received:

@@ -41,7 +41,7 @@ from streams.transport import Chunk
 from streams.windows import WindowStore
 
 #: Records handled in one go; between two goes the loop serves encoder, heartbeats and probes.
-_SLICE: Final = 256
+_SLICE: Final = 1_024
 _LOG_APPEND_TIME: Final = 1
 #: Users of whom it is remembered where they are at home, in all and by partition.
 _AT_HOME: Final = 200_000

@@ -40,7 +40,7 @@ from streams.windows import WindowStore
 log = logging.getLogger(__name__)
 
 #: Tokens of the users who are taken in one go.
-_PART_TOKENS: Final = 2_048
+_PART_TOKENS: Final = 1_024
 
 
 class Poisoned(msgspec.Struct, frozen=True):

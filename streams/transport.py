@@ -33,6 +33,8 @@ _CHUNKS_AHEAD = 2
 #: How long to wait for other partitions while a busy one may become free, seconds. The wait
 #: cannot be interrupted, and a freed partition's records are already here.
 _BUSY_WAIT_S = 0.02
+#: How long the broker may hold a fetch during a recovery: what is asked of it next waits behind.
+_RECOVERY_FETCH_MS = 20
 _COMMIT_S = 10.0
 #: Metadata of our commits: one without it was made by somebody else.
 COMMIT_MARK = "interest"
@@ -82,6 +84,22 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         consumer._fetch_max_wait_ms = cast(Any, self.app).fetch_max_wait_ms
         return consumer
 
+    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
+        """Fetch no source yet: it would be fetched for nothing, see :meth:`ChunkConsumer.getmany`.
+
+        And a broker answers in turn. What is asked of it while it waits for records, such as the
+        ends of topics, is not answered until they come.
+        """
+        consumer = self._ensure_consumer()
+        consumer._fetcher._fetch_max_wait_ms = _RECOVERY_FETCH_MS
+        for tp in self._sources(consumer):
+            consumer.pause(tp)
+        await super().on_partitions_assigned(assigned, generation_id)
+
+    def _sources(self, consumer: Any) -> list[TopicPartition]:
+        is_changelog = self.consumer._is_changelog_tp
+        return [tp for tp in consumer.assignment() if not is_changelog(TP(*tp))]
+
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek every source partition to its commit, or to its start where there is none.
 
@@ -93,14 +111,15 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
     async def _seek_to_committed(self) -> Mapping[TP, int]:
         consumer = self._ensure_consumer()
-        is_changelog = self.consumer._is_changelog_tp
-        sources = [tp for tp in consumer.assignment() if not is_changelog(TP(*tp))]
+        sources = self._sources(consumer)
         commits = {tp: await consumer.committed(tp) for tp in sources}
         fresh = [tp for tp, offset in commits.items() if offset is None]
         starts = await consumer.beginning_offsets(fresh) if fresh else {}
         offsets = {tp: starts[tp] if o is None else o for tp, o in commits.items()}
+        consumer._fetcher._fetch_max_wait_ms = consumer._fetch_max_wait_ms
         for tp, offset in offsets.items():
             consumer.seek(tp, offset)
+            consumer.resume(tp)
         return {TP(*tp): offset for tp, offset in offsets.items()}
 
 
@@ -154,6 +173,7 @@ class ChunkConsumer(driver.Consumer):
         tps = set(tps)
         super().resume_partitions(tps)
         self._set_fetching(tps, fetch=True)
+        self._freed.set()
 
     def _set_fetching(self, tps: set[TP], *, fetch: bool) -> None:
         """Pause or resume changelogs in aiokafka itself.
@@ -191,10 +211,16 @@ class ChunkConsumer(driver.Consumer):
         }
         if not free:
             # An empty set would mean "all partitions" to the fetcher.
-            self._freed.clear()
-            await self.wait_first(self._freed.wait(), self.suspend_flow.wait(), timeout=timeout)
+            await self._wait_freed(timeout)
             return {}
-        return await super()._getmany(free, timeout if len(free) == len(active) else _BUSY_WAIT_S)
+        # At the end of a recovery sources take over from changelogs, which bring nothing more.
+        waits = len(free) == len(active) and self._reading == self.app.consumer_generation_id
+        return await super()._getmany(free, timeout if waits else _BUSY_WAIT_S)
+
+    async def _wait_freed(self, timeout: float) -> None:  # noqa: ASYNC109
+        """Wait until something can be fetched again, or nothing may be, at most so long."""
+        self._freed.clear()
+        await self.wait_first(self._freed.wait(), self.suspend_flow.wait(), timeout=timeout)
 
     async def getmany(
         self,
@@ -202,6 +228,10 @@ class ChunkConsumer(driver.Consumer):
     ) -> AsyncIterator[tuple[TP, Message]]:
         """Fetch, and yield one message for each partition that had records."""
         await self._begin_reading()
+        if self.flow_active and not self._get_active_partitions():
+            # Faust would sleep for a second, at the end of each recovery.
+            await self._wait_freed(timeout)
+            return
         records, active = await self._wait_next_records(timeout)
         generation = self.app.consumer_generation_id
         if records is None or self.should_stop:
@@ -369,9 +399,12 @@ class ChunkConsumer(driver.Consumer):
 
         async def ask() -> dict[TP, SourceOffsets]:
             consumer = thread._ensure_consumer()
-            starts = await consumer.beginning_offsets(wanted)
-            ends = await consumer.end_offsets(wanted)
-            commits = await consumer._coordinator.fetch_committed_offsets(wanted)
+            # At once: each may wait for a fetch that the broker holds.
+            starts, ends, commits = await asyncio.gather(
+                consumer.beginning_offsets(wanted),
+                consumer.end_offsets(wanted),
+                consumer._coordinator.fetch_committed_offsets(wanted),
+            )
             found: dict[TP, SourceOffsets] = {}
             for tp in wanted:
                 commit = commits.get(tp)

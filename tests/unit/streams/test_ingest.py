@@ -174,7 +174,7 @@ async def test_a_chunk_of_an_earlier_generation_moves_no_position(harness: Harne
 
 
 async def test_a_rebalance_in_the_middle_of_a_chunk_ends_it(harness: Harness) -> None:
-    values = [event_json(f"e{i}") if i % 300 else b"{" for i in range(600)]
+    values = [event_json(f"e{i}") if i % 1200 else b"{" for i in range(2400)]
     records = [KafkaRecord(NAMES.behaviours, HOME, i, None, v) for i, v in enumerate(values)]
     harness.outbox.fail = lambda: harness.progress.start(2)  # while the first letter is sent
     await harness.ingest.handle(chunk(records, generation=1))

@@ -20,6 +20,7 @@ from faust.types import TP
 from interest import metrics as m
 from interest.errors import ServiceUnavailable
 from interest.ports import Metrics
+from streams.consumer_thread import SourceOffsets
 from streams.dirty import DirtyUsers
 from streams.items_feed import KnownItem
 from streams.outbox import backoff_s
@@ -27,7 +28,7 @@ from streams.ownership import Ownership
 from streams.partitions import Partition
 from streams.progress import Progress
 from streams.sources import SourceCheck
-from streams.transport import ChunkConsumer, SourceOffsets
+from streams.transport import ChunkConsumer
 from streams.windows import WindowStore
 
 log = logging.getLogger(__name__)

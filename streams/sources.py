@@ -16,7 +16,8 @@ from faust.types import TP
 
 from interest import metrics as m
 from interest.ports import Metrics
-from streams.transport import ChunkConsumer, SourceOffsets
+from streams.consumer_thread import SourceOffsets
+from streams.transport import ChunkConsumer
 
 log = logging.getLogger(__name__)
 

@@ -12,33 +12,21 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, cast
 
 import faust
-from aiokafka.errors import (
-    CommitFailedError,
-    IllegalStateError,
-    KafkaError,
-    KafkaTimeoutError,
-)
-from aiokafka.structs import OffsetAndMetadata, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.consumer import RecordMap, ensure_TP
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage, Message
 
-from streams import fetched, lenient_records
+from streams.consumer_thread import ConsumerThread, SourceOffsets
 
 #: Chunks of one partition that may wait for or be in an agent. More would only be memory.
 _CHUNKS_AHEAD = 2
 #: How long to wait for other partitions while a busy one may become free, seconds. The wait
 #: cannot be interrupted, and a freed partition's records are already here.
 _BUSY_WAIT_S = 0.02
-#: How long the broker may hold a fetch during a recovery: what is asked of it next waits behind.
-_RECOVERY_FETCH_MS = 20
-_COMMIT_S = 10.0
-#: Metadata of our commits: one without it was made by somebody else.
-COMMIT_MARK = "interest"
-_SOURCE_S = 30.0
 
 
 class Chunk:
@@ -50,15 +38,6 @@ class Chunk:
         self.tp = tp
         self.records = records
         self.generation = generation
-
-
-class SourceOffsets(NamedTuple):
-    """What a broker says of a partition: first and end offset, the group's commit, whether ours."""
-
-    start: int
-    end: int
-    committed: int | None
-    ours: bool
 
 
 class ChunkSchema(faust.Schema[Any, Any]):
@@ -73,59 +52,10 @@ class ChunkSchema(faust.Schema[Any, Any]):
         return message.value
 
 
-class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust's consumer thread, with the fetch wait of the settings."""
-
-    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
-        lenient_records.install()
-        fetched.install()
-        consumer = super()._create_worker_consumer(transport)
-        # Faust writes 1500 ms into the code, and aiokafka reads it at start.
-        consumer._fetch_max_wait_ms = cast(Any, self.app).fetch_max_wait_ms
-        return consumer
-
-    async def on_partitions_assigned(self, assigned: set[TP], generation_id: int = 0) -> None:
-        """Fetch no source yet: it would be fetched for nothing, see :meth:`ChunkConsumer.getmany`.
-
-        And a broker answers in turn. What is asked of it while it waits for records, such as the
-        ends of topics, is not answered until they come.
-        """
-        consumer = self._ensure_consumer()
-        consumer._fetcher._fetch_max_wait_ms = _RECOVERY_FETCH_MS
-        for tp in self._sources(consumer):
-            consumer.pause(tp)
-        await super().on_partitions_assigned(assigned, generation_id)
-
-    def _sources(self, consumer: Any) -> list[TopicPartition]:
-        is_changelog = self.consumer._is_changelog_tp
-        return [tp for tp in consumer.assignment() if not is_changelog(TP(*tp))]
-
-    async def seek_to_committed(self) -> Mapping[TP, int]:
-        """Seek every source partition to its commit, or to its start where there is none.
-
-        aiokafka passes over partitions without a commit. What was fetched of them during a
-        rebalance, and dropped, would not be read again.
-        """
-        seeking: Mapping[TP, int] = await self.call_thread(self._seek_to_committed)
-        return seeking
-
-    async def _seek_to_committed(self) -> Mapping[TP, int]:
-        consumer = self._ensure_consumer()
-        sources = self._sources(consumer)
-        commits = {tp: await consumer.committed(tp) for tp in sources}
-        fresh = [tp for tp, offset in commits.items() if offset is None]
-        starts = await consumer.beginning_offsets(fresh) if fresh else {}
-        offsets = {tp: starts[tp] if o is None else o for tp, o in commits.items()}
-        consumer._fetcher._fetch_max_wait_ms = consumer._fetch_max_wait_ms
-        for tp, offset in offsets.items():
-            consumer.seek(tp, offset)
-            consumer.resume(tp)
-        return {TP(*tp): offset for tp, offset in offsets.items()}
-
-
 class ChunkConsumer(driver.Consumer):
     """Faust's consumer with chunks, bounded per partition."""
 
+    _thread: ConsumerThread
     #: Partitions with chunks that an agent has not finished, and how many.
     _outstanding: Counter[TP]
     _freed: asyncio.Event
@@ -159,8 +89,8 @@ class ChunkConsumer(driver.Consumer):
         if self.app.tables.changelog_topics <= topics:
             await super().subscribe(topics)
 
-    def _new_consumer_thread(self) -> driver.AIOKafkaConsumerThread:
-        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     def pause_partitions(self, tps: Iterable[TP]) -> None:
         """Pause, and stop fetching what is a changelog; see :meth:`_set_fetching`."""
@@ -181,17 +111,7 @@ class ChunkConsumer(driver.Consumer):
         Faust pauses by not asking for records. The windows that we write would be fetched all
         the same and lie unread, and unread records make aiokafka hold back the next fetch.
         """
-        changelogs = [TopicPartition(*tp) for tp in tps if self._is_changelog_tp(tp)]
-
-        def apply() -> None:
-            consumer = self._thread._consumer
-            if consumer is None:
-                return
-            for tp in consumer.assignment().intersection(changelogs):
-                (consumer.resume if fetch else consumer.pause)(tp)
-
-        if changelogs and self._thread._consumer is not None:
-            self._thread.thread_loop.call_soon_threadsafe(apply)
+        self._thread.set_fetching([tp for tp in tps if self._is_changelog_tp(tp)], fetch=fetch)
 
     async def _getmany(  # the time-out is part of Faust's interface
         self,
@@ -365,28 +285,7 @@ class ChunkConsumer(driver.Consumer):
         Raises:
             KafkaError: the broker did not answer; whether it committed is not known.
         """
-        thread = self._thread
-
-        async def commit() -> bool:
-            consumer = thread._ensure_consumer()
-            if consumer._coordinator.generation != generation:
-                return False
-            marks = {
-                TopicPartition(tp.topic, tp.partition): OffsetAndMetadata(offset, COMMIT_MARK)
-                for tp, offset in offsets.items()
-            }
-            try:
-                # aiokafka retries for ever; a commit that hangs would hold one of the two
-                # places this thread has for calls.
-                await asyncio.wait_for(consumer.commit(marks), _COMMIT_S)
-            except (CommitFailedError, IllegalStateError):
-                return False
-            except TimeoutError as error:
-                raise KafkaTimeoutError(f"no answer to a commit in {_COMMIT_S:g} s") from error
-            return True
-
-        committed: bool = await thread.call_thread(commit)
-        return committed
+        return await self._thread.commit_offsets(offsets, generation)
 
     async def source_offsets(self, tps: Iterable[TP]) -> dict[TP, SourceOffsets]:
         """Ask the broker for start, end and commit of partitions.
@@ -394,36 +293,7 @@ class ChunkConsumer(driver.Consumer):
         Raises:
             KafkaError: it did not answer.
         """
-        wanted = [TopicPartition(*tp) for tp in tps]
-        thread = self._thread
-
-        async def ask() -> dict[TP, SourceOffsets]:
-            consumer = thread._ensure_consumer()
-            # At once: each may wait for a fetch that the broker holds.
-            starts, ends, commits = await asyncio.gather(
-                consumer.beginning_offsets(wanted),
-                consumer.end_offsets(wanted),
-                consumer._coordinator.fetch_committed_offsets(wanted),
-            )
-            found: dict[TP, SourceOffsets] = {}
-            for tp in wanted:
-                commit = commits.get(tp)
-                found[TP(*tp)] = SourceOffsets(
-                    starts[tp],
-                    ends[tp],
-                    None if commit is None or commit.offset < 0 else commit.offset,
-                    commit is not None and commit.metadata == COMMIT_MARK,
-                )
-            return found
-
-        async def bounded() -> dict[TP, SourceOffsets]:
-            try:
-                return await asyncio.wait_for(ask(), _SOURCE_S)
-            except TimeoutError as error:
-                raise KafkaTimeoutError(f"no answer in {_SOURCE_S:g} s") from error
-
-        answer: dict[TP, SourceOffsets] = await thread.call_thread(bounded)
-        return answer
+        return await self._thread.source_offsets(tps)
 
 
 class ChunkTransport(driver.Transport):

@@ -14,9 +14,10 @@ from faust.types import TP
 
 from interest.window_bytes import window_from_bytes
 from interest_cli.services import EmbeddedServices
+from streams.consumer_thread import ConsumerThread
 from streams.ingest import Ingest
 from streams.topics import admin_client, partition_counts
-from streams.transport import Chunk, _ConsumerThread
+from streams.transport import Chunk
 from streams.worker import WorkerFailed
 from tests.conftest import Servers
 from tests.stream.conftest import T0, Harness, event, eventually, item
@@ -103,11 +104,11 @@ async def test_what_is_fetched_while_a_recovery_ends_is_read(
     await begin(harness, n_rounds=1)
     async with harness.worker() as first:
         await settled(harness, first)
-        seek, handle = _ConsumerThread.seek_to_committed, Ingest.handle
+        seek, handle = ConsumerThread.seek_to_committed, Ingest.handle
         agents_free = asyncio.Event()
         seeking: list[asyncio.Task[None]] = []
 
-        async def seek_slowly(thread: _ConsumerThread) -> Mapping[TP, int]:
+        async def seek_slowly(thread: ConsumerThread) -> Mapping[TP, int]:
             offsets = await seek(thread)
             if not seeking:
                 seeking.append(asyncio.create_task(publish_round(harness, 2)))
@@ -119,7 +120,7 @@ async def test_what_is_fetched_while_a_recovery_ends_is_read(
             await agents_free.wait()  # what comes meanwhile waits in the agent's queue
             await handle(ingest, chunk)
 
-        monkeypatch.setattr(_ConsumerThread, "seek_to_committed", seek_slowly)
+        monkeypatch.setattr(ConsumerThread, "seek_to_committed", seek_slowly)
         monkeypatch.setattr(Ingest, "handle", handle_later)
         async with harness.worker() as second:
             agents_free.set()

@@ -11,10 +11,10 @@ from faust.types import TP
 
 from interest.metrics import NoMetrics
 from streams.assignment import Assignment
+from streams.consumer_thread import SourceOffsets
 from streams.dirty import DirtyUsers
 from streams.ownership import Ownership
 from streams.progress import Progress
-from streams.transport import SourceOffsets
 from tests.unit.streams.fakes import RECORDS, Outbox, Vectors, Windows
 
 SOURCE = TP("behaviours", 0)

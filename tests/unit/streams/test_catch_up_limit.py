@@ -10,7 +10,7 @@ import pytest
 from aiokafka.errors import KafkaTimeoutError
 from faust.types import TP
 
-from streams.transport import SourceOffsets
+from streams.consumer_thread import SourceOffsets
 from tests.unit.streams.test_assignment import SOURCE, Consumer, Harness
 
 

@@ -17,11 +17,11 @@ from interest.ports import VectorUpdate
 from interest.vector import Token, UserVector
 from interest.window import WindowLimits
 from interest.window_bytes import window_from_bytes
+from streams.consumer_thread import SourceOffsets
 from streams.dirty import DirtyUsers, Mark
 from streams.items_feed import KnownItem
 from streams.ownership import Ownership
 from streams.progress import Progress
-from streams.transport import SourceOffsets
 from streams.window_records import Held
 from tests.unit.streams.fakes import RECORDS, T0, Outbox, Vectors, Windows, event_json
 

@@ -9,8 +9,8 @@ from faust.types import TP
 
 from interest.errors import ServiceUnavailable
 from interest.metrics import NoMetrics
+from streams.consumer_thread import SourceOffsets
 from streams.sources import SourceCheck
-from streams.transport import SourceOffsets
 from streams.watchers import RedisLife, Service, Watchdog
 from tests.unit.streams.fakes import Vectors
 

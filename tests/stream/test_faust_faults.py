@@ -128,6 +128,30 @@ async def test_what_is_fetched_while_a_recovery_ends_is_read(
             await settled(harness, second)
 
 
+async def test_no_source_is_fetched_until_the_recovery_is_over(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that holds a fetch answers nothing else meanwhile, and Faust asks it a lot."""
+    await begin(harness, n_rounds=1)
+    seek = ConsumerThread.seek_to_committed
+    fetched_before: list[Any] = []
+    paused_after: list[Any] = []
+
+    async def seek_watched(thread: ConsumerThread) -> Mapping[TP, int]:
+        consumer = thread._ensure_consumer()
+        sources = set(thread._sources(consumer))
+        assert sources
+        fetched_before.extend(sources - consumer.paused())
+        offsets = await seek(thread)
+        paused_after.extend(sources & consumer.paused())
+        return offsets
+
+    monkeypatch.setattr(ConsumerThread, "seek_to_committed", seek_watched)
+    async with harness.worker() as worker:
+        await settled(harness, worker)
+    assert (fetched_before, paused_after) == ([], [])
+
+
 async def _write_changelog(harness: Harness, record: Any, value: bytes | None = None) -> None:
     from aiokafka import AIOKafkaProducer
 

@@ -157,6 +157,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         float, Meta(gt=0, description="How fresh vectors should be: one micro-batch takes at most "
                     "a third of it, unless too many users wait for that."),
     ] = 50.0  # fmt: skip
+    window_store: Annotated[
+        Literal["memory", "rocksdb"],
+        Meta(description="Where a worker keeps windows: all in memory, or those used last, and the "
+             "others in RocksDB (needs the `rocksdb` extra)."),
+    ] = "memory"  # fmt: skip
+    windows_in_memory: Annotated[
+        int, Meta(ge=1, description="With `rocksdb`: windows in memory while a worker has every "
+                  "partition, at least 1000 of each.")
+    ] = 100_000  # fmt: skip
+    window_folder: Annotated[
+        str, Meta(description="With `rocksdb`: where each worker makes its folder, which goes when "
+                  "it ends; empty: the system's place for temporary files.")
+    ] = ""  # fmt: skip
     item_cache_items: Annotated[
         int, Meta(ge=1, description="Items whose vectors a worker keeps at hand.")
     ] = 100_000

@@ -23,6 +23,7 @@ from store.redis_vectors import RedisUserVectors
 from streams.items_feed import ItemsFeed
 from streams.kafka_security import kafka_options
 from streams.topics import TopicNames
+from streams.window_folder import WindowFolder, window_folder
 from streams.worker import Worker, check_idle_days
 from streams.worker_parts import WorkerPorts
 
@@ -105,11 +106,18 @@ async def open_worker(
             metrics=metrics,
             collection=live.collection,
             sealer=sealer_of(settings.encryption_keys),
+            window_folder=_window_folder(settings, stack),
         )
         worker = Worker(ports)
         stack.push_async_callback(worker.stop)
         await worker.start()
         yield worker, items, vectors
+
+
+def _window_folder(settings: Settings, stack: AsyncExitStack) -> WindowFolder | None:
+    if settings.window_store == "memory":
+        return None
+    return stack.enter_context(window_folder(settings.window_folder))
 
 
 class ItemIndexes:

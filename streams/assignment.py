@@ -159,7 +159,7 @@ class Assignment:
 
         Redis is waited for; the work ends with the ownership.
         """
-        for subject_id, held in partition.held.items():
+        for subject_id, held in partition.each():
             if held.window.unresolved and held.window.item_ids & self._known.keys():
                 self._dirty.mark(subject_id, partition.number, None)
         attempt = 0

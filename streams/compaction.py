@@ -47,7 +47,7 @@ class Compaction:
         log.info("%d of %d items are in windows; the others are forgotten", len(new), len(old))
 
     async def _move(self, partition: Partition) -> None:
-        for i, subject_id in enumerate(list(partition.held)):
+        for i, subject_id in enumerate(partition.held.in_memory()):
             if i % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
             partition.renumber(subject_id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
 
 import msgspec
 
@@ -13,6 +13,7 @@ from interest.item_table import ItemTable
 from interest.vector import Token
 from interest.window import BehaviourWindow, WindowLimits
 from streams.popular import PopularItems
+from streams.window_map import WindowMap
 from streams.window_records import Held
 
 
@@ -25,12 +26,19 @@ class HeldWindows(ABC):
     Args:
         items: what numbers the items of the windows.
         known_items: items that need not be waited for.
+        held: where the windows are kept, empty.
     """
 
-    def __init__(self, items: ItemTable, limits: WindowLimits, known_items: Container[str]) -> None:
+    def __init__(
+        self,
+        items: ItemTable,
+        limits: WindowLimits,
+        known_items: Container[str],
+        held: WindowMap,
+    ) -> None:
         self._limits = limits
         self._known_items = known_items
-        self.held: dict[str, Held] = {}
+        self.held = held
         #: Numbers the items of the windows.
         self.items = items
         #: Events that are read and not folded yet, by subject.
@@ -46,6 +54,16 @@ class HeldWindows(ABC):
     @abstractmethod
     def below(self, subject_id: str) -> Token:
         """Give the highest token under which something of this subject may be written."""
+
+    def each(self) -> Iterator[tuple[str, Held]]:
+        """Look at every window, without folding; it may be changed or let go meanwhile.
+
+        What is to be changed must be got anew, through :meth:`window`.
+        """
+        for subject_id in list(self.held):
+            held = self.held.peek(subject_id)
+            if held is not None:
+                yield subject_id, held
 
     def reads(self, generation: int, now_ms: int, ahead: Mapping[bytes, int]) -> None:
         """Say who reads the events that are put in ``unfolded``, and when.
@@ -105,7 +123,7 @@ class HeldWindows(ABC):
 
     def renumber(self, subject_id: str) -> None:
         """Move what is held of a subject to the present table."""
-        held = self.held.get(subject_id)
+        held = self.held.peek(subject_id)
         if held is None:
             return
         window, sound = held.window, held.sound

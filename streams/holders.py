@@ -60,7 +60,7 @@ class Holders:
     async def _scan(self, partition: Partition, items: frozenset[str]) -> None:
         table: ItemTable | None = None
         numbers: set[int] = set()
-        for i, (subject_id, held) in enumerate(list(partition.held.items())):
+        for i, (subject_id, held) in enumerate(partition.each()):
             if i % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
             window = held.window

@@ -66,7 +66,7 @@ class IdleUsers:
         """Let the idle users of a partition go; return how many."""
         oldest_ms = self._clock() - self._idle_ms
         n = 0
-        for i, (subject_id, held) in enumerate(list(partition.held.items())):
+        for i, (subject_id, held) in enumerate(partition.each()):
             if i % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
             if held.touched_ms >= oldest_ms or subject_id in self._dirty:
@@ -74,7 +74,7 @@ class IdleUsers:
             if self._windows.partitions.get(partition.number) is not partition:
                 return n  # revoked while this slept
             # Looked up again, as the user may have come back, or been forgotten, meanwhile.
-            current = partition.held.get(subject_id)
+            current = partition.held.peek(subject_id)
             if current is not None and current.touched_ms < oldest_ms:
                 partition.remove(subject_id)
                 n += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -66,7 +66,7 @@ class Ownership:
             by_partition[mark.partition].append((mark, stored))
         for number, refused in by_partition.items():
             partition = self._windows.partitions.get(number)
-            held = {} if partition is None else partition.held
+            held: Collection[str] = () if partition is None else partition.held
             # Revoked, forgotten or idle meanwhile: there is nothing to write.
             self._dirty.confirm([mark for mark, _ in refused if mark.subject_id not in held])
             refused = [pair for pair in refused if pair[0].subject_id in held]
@@ -141,7 +141,7 @@ class Ownership:
             part = subjects[first : first + _READ]
             heads = await self._vectors.fetch_heads(part, self._model_id)
             for subject_id, stored in zip(part, heads, strict=True):
-                held = partition.held.get(subject_id)
+                held = partition.held.peek(subject_id)
                 if held is not None and _is_behind(stored, held, known):
                     self._dirty.mark(subject_id, partition.number, None)
                     n_marked += 1

@@ -12,6 +12,7 @@ from interest.item_table import SHARED, ItemTable
 from interest.vector import Token
 from interest.window import WindowLimits
 from streams.held_windows import HeldWindows
+from streams.window_map import MemoryWindows, WindowMap
 from streams.window_records import MARKER_KEY, Held, Tombstone, marker_key
 
 
@@ -25,8 +26,10 @@ class Partition(HeldWindows):
         items: ItemTable = SHARED,
         limits: WindowLimits | None = None,
         known_items: Container[str] = (),
+        held: WindowMap | None = None,
     ) -> None:
-        super().__init__(items, limits or WindowLimits(), known_items)
+        held = MemoryWindows() if held is None else held
+        super().__init__(items, limits or WindowLimits(), known_items, held)
         self.number = number
         #: Record keys of users who are at home here and were never forgotten: key → the user's id.
         self.plain: dict[bytes, str] = {}

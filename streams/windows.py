@@ -20,6 +20,7 @@ from interest.item_table import ItemTable
 from interest.window import BehaviourWindow, WindowLimits
 from streams.partitions import Partition
 from streams.transport import Chunk
+from streams.window_map import MemoryWindows, WindowMap
 from streams.window_records import WindowRecords
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         #: Called with what must end this worker: windows that it cannot read.
         self.on_unreadable: Callable[[WrongKey], None] = lambda error: None
         self.limits, self.known_items = WindowLimits(), ()
+        #: Where the windows of a partition are kept.
+        self.make_held: Callable[[int], WindowMap] = lambda number: MemoryWindows()
         self.on_dropped: Callable[[int], None] = lambda number: None
         self.on_generation: Callable[[int], None] = lambda generation: None
 
@@ -74,7 +77,10 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         return found
 
     def _empty(self, number: int) -> Partition:
-        return Partition(number, self.hash_of, self.records.items, self.limits, self.known_items)
+        return Partition(
+            number, self.hash_of, self.records.items, self.limits, self.known_items,
+            self.make_held(number),
+        )  # fmt: skip
 
     @property
     def item_table(self) -> ItemTable:
@@ -159,8 +165,9 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
             for tp in kept_before:
                 cast(Any, self.app).tables.recovery.revoke(tp)  # else it reads on where it stopped
         for number in gone:
-            self.partitions.pop(number, None)
-            self._restoring.pop(number, None)
+            for dropped in (self.partitions.pop(number, None), self._restoring.pop(number, None)):
+                if dropped is not None:
+                    dropped.held.close()
             self._recovering.discard(number)
             self.on_dropped(number)
         self._recovering |= fresh
@@ -224,8 +231,14 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
     def __delitem__(self, key: str) -> None:
         raise TypeError("windows are dropped with their partition")
 
+    def close(self) -> None:
+        """Remove what lies on disk; what is in memory can still be looked at."""
+        for partition in self.all_partitions():
+            partition.held.close()
+
     def reset_state(self) -> None:
         """Forget everything."""
+        self.close()
         self.partitions.clear()
         self._restoring.clear()
 

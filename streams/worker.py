@@ -268,6 +268,8 @@ class Worker:
             await _within("the producer", self._outbox.stop())
         for device in self._devices:
             device.shutdown(wait=False)
+        if app is not None:
+            self.parts.windows.close()
 
 
 async def _within(what: str, stopping: Coroutine[Any, Any, Any]) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from faust.types import TP
@@ -55,9 +55,15 @@ from streams.topics import TopicNames, owned_partitions
 from streams.transport import ChunkConsumer
 from streams.upserts import Refused, Upserts
 from streams.watchers import Lag, RedisLife, Service, TopicShapes, Watchdog
+from streams.window_folder import WindowFolder
+from streams.window_map import SpilledWindows
 from streams.window_records import WindowRecords
 
 log = logging.getLogger(__name__)
+
+
+#: Windows of each partition that stay in memory in any case.
+LEAST_IN_MEMORY: Final = 1_000
 
 
 class WorkerPorts(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,6 +80,8 @@ class WorkerPorts(msgspec.Struct, frozen=True, kw_only=True):
     collection: str
     sealer: Sealer = IN_THE_CLEAR
     clock: Clock = system_clock
+    #: Where windows go that do not stay in memory; None: all stay.
+    window_folder: WindowFolder | None = None
 
 
 class WorkerParts:
@@ -115,6 +123,13 @@ class WorkerParts:
         self.windows.records = self._records
         self.windows.limits = ports.bundle.config.window
         self.windows.hash_of = partial(subject_hash, self._settings.forget_key)
+        spill = ports.window_folder
+        if spill is not None:
+            wanted = self._settings.windows_in_memory // n_partitions
+            n_in_memory = max(LEAST_IN_MEMORY, wanted)
+            self.windows.make_held = lambda number: SpilledWindows(
+                spill.new(number), n_in_memory, number, self._records
+            )
         self.windows.on_dropped = self.dirty.drop_partition
         self.windows.on_generation = self.progress.start
         self.feed = ItemsFeed(
@@ -261,6 +276,6 @@ class WorkerParts:
     def _obey(self, order: Order) -> None:
         log.info("ordered to %s", order.kind)
         for partition in self.windows.partitions.values():
-            for subject_id in partition.held:
+            for subject_id in list(partition.held):
                 partition.claim(subject_id, self.progress.generation)
                 self.dirty.mark(subject_id, partition.number, None)

@@ -16,6 +16,7 @@ from streams import held_windows
 from streams.checkpoint import Checkpoint
 from streams.partitions import Partition
 from streams.transport import ChunkConsumer
+from streams.window_map import MemoryWindows
 
 _COMPARE: Final = "local function newer(a, i, b, j)"
 
@@ -72,9 +73,9 @@ def last_record() -> None:
     restore = Partition.restore
 
     def faulty(self: Partition, *args: Any, **kwargs: Any) -> None:
-        held, self.held = self.held, {}
+        held, self.held = self.held, MemoryWindows()
         restore(self, *args, **kwargs)
-        self.held = {**held, **self.held}
+        self.held = MemoryWindows({**held, **self.held})
 
     Partition.restore = faulty  # type: ignore[method-assign]
 

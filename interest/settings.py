@@ -177,6 +177,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         bool, Meta(description="Keep them in half precision: half of the memory, and cosines that "
                    "differ by less than 0.0000001.")
     ] = False  # fmt: skip
+    item_cache_folder: Annotated[
+        str, Meta(description="Keep them in a memory-mapped file in this folder, so that the "
+                  "system may put those that are not used out of memory; empty: in memory.")
+    ] = ""  # fmt: skip
     checkpoint_min_s: Annotated[
         float, Meta(gt=0, description="Shortest time between two checkpoints.")
     ] = 1.0

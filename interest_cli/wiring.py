@@ -102,7 +102,12 @@ async def open_worker(
             user_encoder=loaded.user_encoder,
             vectors=vectors,
             items=items,
-            lookup=ItemCache(items, settings.item_cache_items, half=settings.item_cache_half),
+            lookup=ItemCache(
+                items,
+                settings.item_cache_items,
+                half=settings.item_cache_half,
+                folder=settings.item_cache_folder,
+            ),
             metrics=metrics,
             collection=live.collection,
             sealer=sealer_of(settings.encryption_keys),

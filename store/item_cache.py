@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from interest.encoded_items import EncodedItems
+from interest.errors import BadInput
 from interest.item import EncodedItem, Item
 from interest.ports import ItemStore
 
@@ -27,12 +30,22 @@ class ItemCache:
 
     Args:
         half: keep vectors in half precision: half of the memory, cosine ≥ 0.9999999.
+        folder: keep vectors in a memory-mapped file there, so that the system may put those that
+            are not used out of memory; empty: in memory.
+
+    Raises:
+        BadInput: no file can be made in that folder.
     """
 
-    def __init__(self, store: ItemStore, max_items: int, *, half: bool = False) -> None:
+    def __init__(
+        self, store: ItemStore, max_items: int, *, half: bool = False, folder: str = ""
+    ) -> None:
         self._store = store
         self._max_items = max_items
-        self._dtype = np.dtype(np.float16 if half else np.float32)
+        self._dtype: np.dtype[Any] = np.dtype(np.float16 if half else np.float32)
+        self._folder = folder
+        if folder:
+            _mapped(folder, (1, 1), self._dtype)  # sooner than at the first item
         self._rows: dict[str, int] = {}
         self._items: list[Item | None] = []  # by row; None where it is free
         self._free: list[int] = []
@@ -125,7 +138,11 @@ class ItemCache:
 
     def _grow(self, n_rows: int, dim: int) -> None:
         held = len(self._items)
-        vectors = np.zeros((n_rows, dim), self._dtype)
+        vectors = (
+            _mapped(self._folder, (n_rows, dim), self._dtype)
+            if self._folder
+            else np.zeros((n_rows, dim), self._dtype)
+        )
         used = np.zeros(n_rows, np.int64)
         vectors[:held], used[:held] = self._vectors.reshape(held, dim), self._used
         self._vectors, self._used = vectors, used
@@ -144,3 +161,14 @@ class ItemCache:
     def _release(self, row: int) -> None:
         self._items[row] = None
         self._free.append(row)
+
+
+def _mapped(folder: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[np.floating]:
+    """Give zeros that lie in a file without a name, which goes when nobody maps it any more."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            # Reserved: on a full disk a page that is written later would end the process.
+            os.posix_fallocate(file.fileno(), 0, shape[0] * shape[1] * dtype.itemsize)
+            return np.memmap(file, dtype, "r+", shape=shape)
+    except OSError as error:
+        raise BadInput(f"INTEREST_ITEM_CACHE_FOLDER: {error}") from error

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from interest.errors import ServiceUnavailable
+from interest.errors import BadInput, ServiceUnavailable
 from interest.item import EncodedItem, Item
 from store.item_cache import ItemCache
 
@@ -92,3 +93,22 @@ async def test_news_that_come_during_a_fetch_are_not_overwritten_by_its_older_an
     assert (await cache.fetch(["a"]))["a"].item.title == "new"
     await cache.fetch(["b"])
     assert store.asked[-1] == ["b"], "what was dropped meanwhile is asked for again"
+
+
+async def test_vectors_may_lie_in_a_mapped_file_that_nobody_has_to_remove(tmp_path: Path) -> None:
+    cache = ItemCache(Slow(), 5_000, half=True, folder=str(tmp_path))  # type: ignore[arg-type]
+    cache.put([encoded(f"i{n}") for n in range(3_000)])  # more than the first table has room for
+    found = await cache.fetch([f"i{n}" for n in range(3_000)])
+    assert len(found) == 3_000
+    np.testing.assert_array_equal(found.vectors, np.tile([1.0, 0.0], (3_000, 1)))
+    assert isinstance(cache._vectors, np.memmap)
+    assert _left_in(tmp_path) == []
+
+
+def _left_in(folder: Path) -> list[Path]:
+    return list(folder.iterdir())
+
+
+def test_a_folder_that_takes_no_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="INTEREST_ITEM_CACHE_FOLDER"):
+        ItemCache(Slow(), 9, folder=str(tmp_path / "missing"))  # type: ignore[arg-type]

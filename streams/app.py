@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import faust
+from faust.types import TP
 from faust.types.auth import CredentialsT
 from mode.utils.queues import ThrowableQueue
 from yarl import URL
@@ -60,6 +61,8 @@ class InterestApp(faust.App):
     fetch_max_wait_ms: int
     #: Topics that are read by whoever has the windows of the partition.
     copartitioned: frozenset[str]
+    #: Told where sources are read from, whenever that begins anew.
+    on_seek: Callable[[int, Mapping[TP, int]], None]
 
     def _new_transport(self) -> ChunkTransport:
         return ChunkTransport(self.conf.broker_consumer, self)
@@ -126,6 +129,7 @@ def create_app(
 
     app.fetch_max_wait_ms = settings.fetch_max_wait_ms
     app.copartitioned = frozenset(names.copartitioned)
+    app.on_seek = lambda lap, offsets: None
 
     def topic(*topics: str) -> Any:
         return app.topic(

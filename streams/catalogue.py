@@ -65,13 +65,12 @@ class Catalogue:
 
     async def handle(self, chunk: Chunk) -> None:
         """Encode a chunk; when it returns, its items are stored and announced."""
-        if chunk.generation != self._progress.generation:
-            return  # fetched before a rebalance: it will be read again, here or elsewhere
-        self._progress.began(chunk.tp, chunk.records[0].offset)
+        if not self._progress.take(chunk):
+            return
         for first in range(0, len(chunk.records), _SLICE):
             records = chunk.records[first : first + _SLICE]
             await self._handle(records, chunk.generation)
-            if not self._progress.advanced(chunk.tp, records[-1].offset + 1, chunk.generation):
+            if not self._progress.advanced(chunk.tp, records[-1].offset + 1, chunk.lap):
                 return
 
     async def _handle(self, records: Sequence[Any], generation: int) -> None:

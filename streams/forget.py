@@ -57,6 +57,7 @@ class _Erasure(msgspec.Struct, frozen=True):
 class _Batch(msgspec.Struct, frozen=True):
     tp: TP
     generation: int
+    lap: int
     next_offset: int
     erasures: tuple[_Erasure, ...]
 
@@ -109,10 +110,9 @@ class Forgetting:
 
     async def handle(self, chunk: Chunk) -> None:
         """Obey a chunk of requests in memory at once, everywhere else in :meth:`run`."""
-        if chunk.generation != self._progress.generation:
-            return  # fetched before a rebalance: it will be read again, here or elsewhere
+        if not self._progress.take(chunk):
+            return
         partition = self._windows.partition(chunk.tp.partition)
-        self._progress.began(chunk.tp, chunk.records[0].offset)
         outgoing: list[Record] = []
         erasures: list[_Erasure] = []
         for record in chunk.records:
@@ -141,7 +141,9 @@ class Forgetting:
         await self._outbox.send_all(outgoing)
         self._n_pending += 1
         await self._queue.put(
-            _Batch(chunk.tp, chunk.generation, chunk.records[-1].offset + 1, tuple(erasures))
+            _Batch(
+                chunk.tp, chunk.generation, chunk.lap, chunk.records[-1].offset + 1, tuple(erasures)
+            )
         )
 
     async def run(self) -> None:
@@ -155,7 +157,7 @@ class Forgetting:
                 # As they came, and as they were sent on.
                 ids = {person for e in part for person in (e.user_id, e.subject_id)}
                 await self._retry(batch, partial(self._remove_letters, ids))
-            if self._progress.advanced(batch.tp, batch.next_offset, batch.generation):
+            if self._progress.advanced(batch.tp, batch.next_offset, batch.lap):
                 self._metrics.count(m.FORGOTTEN, len(batch.erasures))
             self._n_pending -= 1
 

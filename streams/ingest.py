@@ -99,14 +99,13 @@ class Ingest:
 
     async def handle(self, chunk: Chunk) -> None:
         """Take a chunk; when it returns, what left for other topics is acknowledged."""
-        if chunk.generation != self._progress.generation:
-            return  # fetched before a rebalance: it will be read again, here or elsewhere
+        if not self._progress.take(chunk):
+            return
         partition = self._windows.partition(chunk.tp.partition)
-        self._progress.began(chunk.tp, chunk.records[0].offset)
         for first in range(0, len(chunk.records), _SLICE):
             # A sink that is away holds the commit, and this holds the intake.
             await self._progress.room(self._max_uncommitted, chunk.generation)
-            if chunk.generation != self._progress.generation:
+            if chunk.lap != self._progress.lap:
                 return
             records = chunk.records[first : first + _SLICE]
             outgoing = self._read(partition, records, chunk.generation)
@@ -115,7 +114,7 @@ class Ingest:
             else:
                 await asyncio.sleep(0)
             # Only now: the checkpoint may commit this position at any moment.
-            if not self._progress.advanced(chunk.tp, records[-1].offset + 1, chunk.generation):
+            if not self._progress.advanced(chunk.tp, records[-1].offset + 1, chunk.lap):
                 return
 
     def _read(self, partition: Partition, records: Sequence[Any], generation: int) -> list[Record]:

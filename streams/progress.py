@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable, Mapping
 
 from faust.types import TP
+
+from streams.transport import Chunk
+
+log = logging.getLogger(__name__)
 
 
 class Progress:
     """Offsets of one assignment: they belong to a consumer-group ``generation``.
 
-    An agent may still hold a chunk of an earlier generation when the partition has been away
-    and has come back. What it folds went into windows that were dropped, so its position must
-    not be committed: reports of another generation are not taken.
+    Between the consumer and an agent lies a queue of Faust's, which is cleared by rebalances, and
+    an agent may still hold a chunk when the partition has been away and has come back, even under
+    the same generation, as there are brokers that give a number twice. What such a chunk brings
+    goes into windows that were dropped. So chunks are taken only of the present *lap*, which begins
+    wherever reading begins anew, and each must go on where the one before it ended.
 
     ``positions`` is the next offset to read of each partition of which something was read: all
     before it is folded (or encoded and announced, or sent on). ``committed`` is what the broker
@@ -21,6 +29,12 @@ class Progress:
 
     def __init__(self) -> None:
         self.generation = -1
+        #: The number of the last seek; 0 between an assignment and the first.
+        self.lap = 0
+        #: Where the next chunk of each partition must go on.
+        self._next: dict[TP, int] = {}
+        #: Called where one is missing: everything is to be read again from the commits.
+        self.on_gap: Callable[[], None] = lambda: None
         self.positions: dict[TP, int] = {}
         self.committed: dict[TP, int] = {}
         #: Partitions of which the broker took a commit in this generation.
@@ -37,22 +51,46 @@ class Progress:
     def start(self, generation: int) -> None:
         """Start a generation anew: everything is read again from the commit."""
         self.generation = generation
+        self.lap = 0
+        self._next.clear()
         self.positions.clear()
         self.committed.clear()
         self.confirmed.clear()
         self._moved.set()
 
-    def began(self, tp: TP, offset: int) -> None:
-        """Say that a partition is read from ``offset`` on, unless that is known."""
-        self.committed.setdefault(tp, offset)
+    def seek(self, lap: int, offsets: Mapping[TP, int]) -> None:
+        """Say where partitions are read from in the lap that begins."""
+        self.lap = lap
+        self._next = dict(offsets)
 
-    def advanced(self, tp: TP, offset: int, generation: int) -> bool:
+    def take(self, chunk: Chunk) -> bool:
+        """Take note of a chunk that an agent is about to handle.
+
+        Returns:
+            False where it must not be handled: it was fetched before reading began anew, or one
+            before it is missing. It will be read again, here or elsewhere.
+        """
+        if chunk.generation != self.generation or chunk.lap != self.lap:
+            return False
+        expected = self._next.get(chunk.tp)
+        if chunk.follows != expected:
+            if self._next:  # else that was said before
+                log.warning("%s goes on at %d instead of %s: all is read again",
+                            chunk.tp, chunk.follows, expected)  # fmt: skip
+                self._next.clear()
+                self.on_gap()
+            return False
+        self._next[chunk.tp] = chunk.records[-1].offset + 1
+        self.committed.setdefault(chunk.tp, chunk.records[0].offset)
+        return True
+
+    def advanced(self, tp: TP, offset: int, lap: int) -> bool:
         """Say that everything before ``offset`` may be committed, given its windows are safe.
 
         Returns:
-            False where the chunk is of another generation: drop the rest of it.
+            False where the lap is over: drop the rest of the chunk.
         """
-        if generation != self.generation:
+        if lap != self.lap:
             return False
         self.positions[tp] = offset
         return True

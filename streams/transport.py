@@ -30,14 +30,23 @@ _BUSY_WAIT_S = 0.02
 
 
 class Chunk:
-    """The records of one partition fetch, in offset order; never empty."""
+    """The records of one partition fetch, in offset order; never empty.
 
-    __slots__ = ("generation", "records", "tp")
+    ``lap`` counts the seeks of the consumer: chunks of one lap go on where those before ended.
+    ``follows`` is where the chunk before it ended, or where reading began: of an ordinary topic the
+    offset of its first record, behind compacted records or markers of transactions a lower one.
+    """
 
-    def __init__(self, tp: TP, records: Sequence[Any], generation: int) -> None:
+    __slots__ = ("follows", "generation", "lap", "records", "tp")
+
+    def __init__(
+        self, tp: TP, records: Sequence[Any], generation: int, lap: int, follows: int
+    ) -> None:
         self.tp = tp
         self.records = records
         self.generation = generation
+        self.lap = lap
+        self.follows = follows
 
 
 class ChunkSchema(faust.Schema[Any, Any]):
@@ -78,6 +87,7 @@ class ChunkConsumer(driver.Consumer):
         self._recovered = None
         self._reading = None
         self._with_windows = set()
+        self._lap = 0
 
     async def subscribe(self, topics: Iterable[str]) -> None:
         """Subscribe, unless the changelog is missing.
@@ -171,12 +181,13 @@ class ChunkConsumer(driver.Consumer):
                     self.log.warning("%s goes back from offset %d to %d", tp, read, batch[0].offset)
                     self._read_offset[tp] = None
                 self.app.monitor.track_tp_end_offset(tp, self.highwater(tp))
+                follows = self._next.get(tp, batch[0].offset)
                 if not self._is_changelog_tp(tp):
                     if await self._leaves_gap(tp, batch[0].offset):
                         continue
                     self._next[tp] = batch[-1].offset + 1
                     self._outstanding[tp] += 1
-                yield tp, self._chunk_message(tp, batch, generation)
+                yield tp, self._chunk_message(tp, batch, generation, follows)
 
     async def perform_seek(self) -> None:
         """Do nothing: Faust's recovery seeks too early, see :meth:`recovery_ended`."""
@@ -226,7 +237,14 @@ class ChunkConsumer(driver.Consumer):
         self._sought.clear()
         offsets = await super().seek_to_committed()
         self._next.update(offsets)
+        self._lap += 1
+        cast(Any, self.app).on_seek(self._lap, offsets)
         return offsets
+
+    def read_again(self) -> None:
+        """Read all sources again from their commits."""
+        self._reading = None
+        self._freed.set()
 
     async def _leaves_gap(self, tp: TP, offset: int) -> bool:
         """Tell whether records before ``offset`` were passed over; they are asked for again.
@@ -244,7 +262,9 @@ class ChunkConsumer(driver.Consumer):
             self.log.warning("the rebalance under way seeks instead: %r", error)
         return True
 
-    def _chunk_message(self, tp: TP, batch: Sequence[Any], generation: int) -> Message:
+    def _chunk_message(
+        self, tp: TP, batch: Sequence[Any], generation: int, follows: int
+    ) -> Message:
         last = batch[-1]
         return ConsumerMessage(
             tp.topic,
@@ -254,7 +274,7 @@ class ChunkConsumer(driver.Consumer):
             last.timestamp_type,
             None,
             None,
-            Chunk(tp, batch, generation),  # type: ignore[arg-type]  # ours to decode
+            Chunk(tp, batch, generation, self._lap, follows),  # type: ignore[arg-type]  # ours to decode
             None,
             0,
             0,

@@ -119,6 +119,8 @@ class WorkerParts:
         self.app, table = create_app(
             self._settings, self.names, n_partitions, self._on_events, self._on_items, on_failure
         )
+        self.app.on_seek = self.progress.seek
+        self.progress.on_gap = lambda: self.consumer.read_again()
         self.windows = table.windows
         self.windows.records = self._records
         self.windows.limits = ports.bundle.config.window

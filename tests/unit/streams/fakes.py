@@ -23,6 +23,7 @@ from interest.vector import Token, VectorHead
 from interest.window import BehaviourWindow
 from streams.outbox import Record
 from streams.partitions import Partition
+from streams.progress import Progress
 from streams.transport import Chunk
 from streams.window_records import WindowRecords
 
@@ -56,7 +57,13 @@ def event_json(event_id: str, user_id: str = "u", ts: int = T0, **fields: Any) -
 
 def chunk(records: Sequence[KafkaRecord], generation: int = 1) -> Chunk:
     first = records[0]
-    return Chunk(TP(first.topic, first.partition), records, generation)
+    return Chunk(TP(first.topic, first.partition), records, generation, 1, first.offset)
+
+
+def sought(progress: Progress, fetched: Chunk) -> Chunk:
+    """Give a chunk with which reading begins."""
+    progress.seek(fetched.lap, {fetched.tp: fetched.follows})
+    return fetched
 
 
 class Outbox:

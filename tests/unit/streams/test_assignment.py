@@ -63,6 +63,7 @@ class Harness:
             metrics=NoMetrics(),
         )  # fmt: skip
         self.progress.start(1)
+        self.progress.seek(1, {})
         self.partition = self.windows.partition(0)
 
     def assigned(self) -> asyncio.Task[None]:
@@ -100,6 +101,7 @@ async def test_a_rebalance_that_leaves_the_partition_here_releases_nothing_early
     harness.progress.advanced(SOURCE, 9, 1)
     assert await harness.taken() == []
     harness.progress.start(2)  # what was read is read once more, from the commit
+    harness.progress.seek(2, {})
     harness.progress.advanced(SOURCE, 5, 2)
     assert await harness.taken() == []
     harness.progress.advanced(SOURCE, 10, 2)
@@ -117,7 +119,7 @@ async def test_a_partition_that_was_revoked_is_not_waited_for(harness: Harness) 
 async def test_what_can_be_read_no_further_is_not_waited_for(harness: Harness) -> None:
     settling = harness.assigned()
     harness.dirty.mark("u", 0, None)
-    harness.progress.began(SOURCE, 0)
+    harness.progress.committed[SOURCE] = 0
     harness.progress.advanced(SOURCE, 9, 1)
     assert await harness.taken() == []
     # As many records as may be uncommitted are read; a commit needs the vectors of these.

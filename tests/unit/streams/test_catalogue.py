@@ -22,7 +22,7 @@ from streams.catalogue import Catalogue
 from streams.progress import Progress
 from streams.topics import TopicNames
 from streams.transport import Chunk
-from tests.unit.streams.fakes import T0, KafkaRecord, Outbox, chunk
+from tests.unit.streams.fakes import T0, KafkaRecord, Outbox, chunk, sought
 
 
 class Encoder:
@@ -102,7 +102,7 @@ class Rig:
             for i, item in enumerate(items)
         ]  # fmt: skip
         self._offset += len(items)
-        return chunk(records)
+        return sought(self.progress, chunk(records))
 
     async def handle(self, *items: dict[str, Any]) -> None:
         await self.catalogue.handle(self.chunk(*items))

@@ -53,8 +53,8 @@ class Harness:
         window = fold(partition.window("u"), [decode_event(event_json(event_id))], WindowLimits())
         partition.replace(window, generation=1)
         self.dirty.mark("u", 0, None)
-        self.progress.began(SOURCE, offset)
-        self.progress.advanced(SOURCE, offset + 1, 1)
+        self.progress.committed.setdefault(SOURCE, offset)
+        self.progress.advanced(SOURCE, offset + 1, self.progress.lap)
 
     def confirm(self) -> None:
         self.dirty.confirm(self.dirty.take(lambda mark: 1, 9))

@@ -29,6 +29,7 @@ from tests.unit.streams.fakes import (
     Windows,
     chunk,
     event_json,
+    sought,
 )
 
 REQUESTS = TP("forget", 0)
@@ -65,7 +66,7 @@ class Harness:
             KafkaRecord("forget", 0, i, None, b'{"user_id": "%s"}' % user.encode(), T0)
             for i, user in enumerate(users)
         ]
-        await self.forgetting.handle(chunk(records))
+        await self.forgetting.handle(sought(self.progress, chunk(records)))
         running = asyncio.create_task(self.forgetting.run())
         while self.forgetting.pending and not running.done():
             await asyncio.sleep(0)

@@ -17,7 +17,7 @@ from streams.ingest import Ingest
 from streams.progress import Progress
 from streams.routing import SOURCE_TIMESTAMP
 from streams.topics import TopicNames
-from tests.unit.streams.fakes import T0, KafkaRecord, Outbox, Windows, chunk, event_json
+from tests.unit.streams.fakes import T0, KafkaRecord, Outbox, Windows, chunk, event_json, sought
 
 NAMES = TopicNames.of(Settings())
 N = 4
@@ -42,7 +42,7 @@ class Harness:
             value if isinstance(value, KafkaRecord) else KafkaRecord(topic, at, i, None, value)
             for i, value in enumerate(values)
         ]
-        await self.ingest.handle(chunk(records))
+        await self.ingest.handle(sought(self.progress, chunk(records)))
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ async def test_a_chunk_of_an_earlier_generation_moves_no_position(harness: Harne
     """Its partition was away: the windows that it was folded into are dropped."""
     records = [KafkaRecord(NAMES.behaviours, HOME, 0, None, event_json("a"))]
     harness.progress.start(2)
-    await harness.ingest.handle(chunk(records, generation=1))
+    await harness.ingest.handle(sought(harness.progress, chunk(records, generation=1)))
     assert harness.progress.positions == {}
     assert not harness.windows.partitions
 
@@ -177,7 +177,7 @@ async def test_a_rebalance_in_the_middle_of_a_chunk_ends_it(harness: Harness) ->
     values = [event_json(f"e{i}") if i % 1200 else b"{" for i in range(2400)]
     records = [KafkaRecord(NAMES.behaviours, HOME, i, None, v) for i, v in enumerate(values)]
     harness.outbox.fail = lambda: harness.progress.start(2)  # while the first letter is sent
-    await harness.ingest.handle(chunk(records, generation=1))
+    await harness.ingest.handle(sought(harness.progress, chunk(records, generation=1)))
     assert harness.progress.positions == {}
     assert len(harness.outbox.sent) == 1
 

@@ -160,6 +160,6 @@ async def test_asking_who_owns_waits_for_a_commit_that_is_under_way(harness: Har
         asking = asyncio.create_task(harness.ownership.is_owner(harness.consumer))  # type: ignore[arg-type]
         for _ in range(10):
             await asyncio.sleep(0)
-        harness.progress.began(SOURCE, 7)
+        harness.progress.committed[SOURCE] = 7
         assert not asking.done()
     assert await asyncio.wait_for(asking, 5)

@@ -96,7 +96,7 @@ async def main() -> None:
             broker_session_timeout=settings.session_timeout_s,
             broker_heartbeat_interval=settings.session_timeout_s / 4,
         )
-        table = app.Table("windows", partitions=settings.partitions, value_serializer="raw")
+        table = app.Table("windows", partitions=settings.partitions, value_type=bytes)
         topic = app.topic(TopicNames.of(settings).behaviours, value_serializer="raw")
 
         @app.agent(topic)  # type: ignore[untyped-decorator,unused-ignore]

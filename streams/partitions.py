@@ -198,6 +198,7 @@ class Partition(HeldWindows):
             else:
                 self.marked[marker.subject_hash] = marker  # the tombstone may lie behind it
         self._tombstones.clear()
+        self.popular.count()  # the notes of a recovery take half as much as its windows
         if self.markers:
             for subject_id in list(self.held):
                 marker = self.marker(subject_id)

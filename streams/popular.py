@@ -58,7 +58,7 @@ class PopularItems:
         if change.left_words:
             self._left.append((change.left_words, change.left_items))
         if len(self._entered) + len(self._left) > _NOTED:
-            self._count()
+            self.count()
 
     def add(self, window: BehaviourWindow) -> None:
         """Count a window that is new here."""
@@ -70,7 +70,7 @@ class PopularItems:
 
     def renumber(self, items: ItemTable) -> None:
         """Go over to another table of items."""
-        self._count()
+        self.count()
         numbers, days = self._keys >> _DAY_BITS, self._keys & ((1 << _DAY_BITS) - 1)
         old, places = np.unique(numbers, return_inverse=True)
         new = np.array(
@@ -80,8 +80,8 @@ class PopularItems:
         if len(new):
             self._set(new[places] << _DAY_BITS | days, self._counts)
 
-    def _count(self) -> None:
-        """Bring the counts up to what was noted."""
+    def count(self) -> None:
+        """Bring the counts up to what was noted, and let the notes go."""
         entered, left = _keys(self._entered), _keys(self._left)
         self._entered, self._left = [], []
         if len(entered) or len(left):
@@ -104,7 +104,7 @@ class PopularItems:
         Forward decay (Cormode et al., 2009): scores of different partitions and moments compare
         without a clock, since only the day of the event counts. In log2, as 2^day overflows.
         """
-        self._count()
+        self.count()
         if not len(self._keys):
             return {}
         numbers = self._keys >> _DAY_BITS

@@ -57,7 +57,7 @@ def run(arguments: Sequence[str]) -> Report:
     parser = argparse.ArgumentParser(
         prog=f"python -m benchmarks {NAME}", description=(__doc__ or "").splitlines()[0]
     )
-    parser.add_argument("--windows", type=int, default=100_000)
+    parser.add_argument("--windows", type=int, default=200_000, help="half of them move")
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--broker", choices=BROKERS, default="kafka")
     options = parser.parse_args(arguments)

@@ -121,7 +121,8 @@ def create_app(
         consumer_auto_offset_reset="earliest",
         consumer_metadata_max_age_ms=5_000,
         broker_session_timeout=session_s,
-        broker_heartbeat_interval=session_s / 4,
+        # A rebalance is told of in the answer to a heartbeat: what takes over waits for the next.
+        broker_heartbeat_interval=session_s / 20,
         broker_rebalance_timeout=max(session_s, 10.0),
         broker_request_timeout=max(2 * session_s, 30.0),
         broker_max_poll_interval=300.0,

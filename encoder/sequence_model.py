@@ -8,8 +8,8 @@ its item and ends as the vector of what comes next, in the space of the items. D
 - no absolute positions: a learned bias per head and distance is added to the attention scores, the
   same in all layers (T5, Raffel et al. 2020), so that nothing depends on where a window was cut;
 - type, rating and the time since the event before are embedded and added to the item;
-- before the first layer a short causal filter per dimension mixes an event with the ones just before
-  it (as the convolutions of Primer, So et al. 2021, there inside attention); optional;
+- before the first layer an optional causal filter per dimension mixes an event with the few before
+  it (as the convolutions of Primer, So et al. 2021, there inside attention);
 - RMSNorm before each part (Zhang and Sennrich 2019), no biases, ReLU: little work per token.
 
 Every layer is causal, so the output at a position is the user vector of the window that ends

@@ -76,6 +76,7 @@ def save_bundle_folder(folder: Path, parts: BundleParts) -> None:
             if parts.sequence is not None:
                 save_sequence(made / SEQUENCE, parts.sequence.model, parts.sequence.item_ids)
             write_bundle(made, parts.bundle)
+            load_bundle_folder(made)  # what cannot be read again must not look finished
             made.chmod(0o755)  # mkdtemp's folder is for its owner alone
             made.rename(folder)
         except BaseException:

@@ -130,7 +130,7 @@ def train(
             seed=seed,
             parameters=msgspec.structs.asdict(parameters),
             metrics={
-                "validation_users": len(split.users),
+                "validation_users": float(len(split.users)),
                 "ndcg@10_model": alone,
                 "ndcg@10": max(alone, choice.ndcg),
             },

@@ -172,7 +172,9 @@ class Trainer:
         needed, places = np.unique(needed, return_inverse=True)
         at = self._there(needed)
         with self._autocast():
-            vectors = self.model.items(self._texts[at], self._ids[at])  # (needed, D)
+            ids = self._ids[at]
+            by_text = torch.rand(len(at)).to(self._device) < self._parameters.id_dropout
+            vectors = self.model.items(self._texts[at], ids.masked_fill(by_text, -1)).float()
             n_negatives, n = len(negatives.ids), len(targets)
             negative_rows = vectors[self._there(places[:n_negatives])]
             own = vectors[self._there(places[n_negatives : n_negatives + n])]

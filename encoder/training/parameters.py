@@ -26,6 +26,8 @@ class TrainingParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     Text: ``n_dense`` principal axes of the text vectors and ``n_terms`` of title terms are what
     the model reads; the first ``text_dim`` axes stand beside its vector (0: they do not), so a
     served vector has ``dim + text_dim`` numbers.
+    Model: ``dropout`` is the share of the numbers within it, ``id_dropout`` that of the items which
+    a step reads by their text alone, as it reads items that training never saw.
     Training: a step takes about ``batch_events`` events. The learning rate rises over the first
     ``warm_up`` of the steps to ``learning_rate`` and falls to zero by half a cosine (Loshchilov
     and Hutter 2017). Training ends after ``epochs``, or ``patience`` epochs without a better
@@ -43,6 +45,7 @@ class TrainingParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     head_dim: Count = 32
     n_taps: Annotated[int, Meta(ge=0)] = 3
     dropout: Share = 0.2
+    id_dropout: Share = 0.1
     epochs: Count = 24
     patience: Count = 4
     batch_events: Count = 2048

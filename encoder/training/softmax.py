@@ -102,10 +102,11 @@ class _SoftmaxLoss(torch.autograd.Function):
         pulled = torch.empty_like(users)  # (M, D) Σⱼ p(j) · rows[j], without the target
         own_shares = torch.empty_like(own_cosines)
         to_rows = torch.zeros_like(rows)
-        total = torch.zeros((), device=users.device)
+        total = torch.zeros_like(scale)
         for first in range(0, n, size):
             part = slice(first, first + size)
-            logits = torch.addmm(offsets, users[part], rows.t(), alpha=float(scale)).float()
+            logits = torch.addmm(offsets, users[part], rows.t(), alpha=float(scale))
+            logits = logits.to(users.dtype)  # of half precision under autocast
             inside = (columns[part] >= 0).nonzero().squeeze(1)
             logits[inside, columns[part][inside]] = -torch.inf
             own_logits = own_cosines[part] * scale

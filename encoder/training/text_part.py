@@ -12,7 +12,7 @@ from encoder.training.ranking import HeldOut, ndcg
 from interest.window import BehaviourWindow, WindowLimits
 
 SHARES: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-POSITION_DECAYS: Final = (0.4, 0.55, 0.7, 0.85)
+POSITION_DECAYS: Final = (0.4, 0.55, 0.7, 0.85, 0.95)
 
 
 class Choice(NamedTuple):

@@ -55,12 +55,12 @@ class TextFeatures(NamedTuple):
     @property
     def n_dense(self) -> int:
         """Length of the dense part, which comes first."""
-        return self.axes.shape[1]
+        return int(self.axes.shape[1])
 
     @property
     def dim(self) -> int:
         """Length of a feature vector."""
-        return self.n_dense + self.term_axes.shape[1]
+        return self.n_dense + int(self.term_axes.shape[1])
 
     @property
     def fingerprint(self) -> str:
@@ -82,7 +82,7 @@ class FeatureMaker:
     def dense(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Give (N, n_dense) unit rows for text vectors (N, E); zeros where there is no text."""
         spread = (vectors - self.fitted.mean) @ self.fitted.axes
-        return unit(spread * vectors.any(axis=1)[:, np.newaxis])
+        return unit(spread * vectors.any(axis=1, keepdims=True))
 
     def terms(self, titles: Sequence[str]) -> NDArray[np.float32]:
         """Give (N, n_terms) unit rows; zeros where no term is known."""
@@ -207,4 +207,5 @@ def _term_axes(bags: torch.Tensor, n_terms: int, seed: int) -> NDArray[np.float6
     axes = (basis @ right[:kept].T).numpy().astype(np.float64)  # (T, n)
     # The sign of a singular vector is arbitrary; the largest entry decides it.
     signs = np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(kept)])
-    return axes * signs / np.sqrt(sizes[:kept].numpy())
+    scaled: NDArray[np.float64] = axes * signs / np.sqrt(sizes[:kept].numpy())
+    return scaled

@@ -203,7 +203,8 @@ class Trainer:
 
     def _make_optimizer(self) -> torch.optim.Optimizer:
         """Decay the weights of matrices alone (Loshchilov and Hutter 2019), no norms or scales."""
-        decayed, kept = [], [self._log_scale]
+        decayed: list[nn.Parameter] = []
+        kept = [self._log_scale]
         for name, weight in self.model.named_parameters():
             plain = weight.dim() < 2 or name in _WITHOUT_DECAY
             (kept if plain else decayed).append(weight)

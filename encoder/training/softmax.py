@@ -88,7 +88,7 @@ def softmax_loss(
 
 class _SoftmaxLoss(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         users: Tensor,
         rows: Tensor,

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from interest.event import Event, EventType
 from interest.fold import window_of
-from interest.item import Item
+from interest.item import Item, unit
 from interest.window import BehaviourWindow, WindowLimits
 
 N_ITEMS = 12
@@ -33,7 +33,7 @@ class Texts:
             for text in texts
         ]
         held = np.array(rows, np.float32).reshape(-1, 16)
-        return held / np.maximum(np.linalg.norm(held, axis=1, keepdims=True), 1e-9)
+        return unit(held)
 
 
 def event(user: str, n: int, item_id: str | None, hour: float, **other: object) -> Event:

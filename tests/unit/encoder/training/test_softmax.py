@@ -36,7 +36,8 @@ def test_the_exact_loss_and_its_gradients_are_those_of_cross_entropy(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(softmax, "_CHUNK_LOGITS", chunk)
-    made, expected = [], []
+    made: list[Tensor | None] = []
+    expected: list[Tensor | None] = []
     for found, is_ours in ((made, True), (expected, False)):
         users, items, targets, scale = case()
         inputs = [tensor.requires_grad_() for tensor in (users, items, scale)]
@@ -47,6 +48,7 @@ def test_the_exact_loss_and_its_gradients_are_those_of_cross_entropy(
         loss.backward()  # type: ignore[no-untyped-call]
         found += [loss.detach(), *(tensor.grad for tensor in inputs)]
     for one, other in zip(made, expected, strict=True):
+        assert one is not None and other is not None
         assert torch.allclose(one, other, atol=1e-6)
 
 
@@ -88,4 +90,5 @@ def test_a_step_with_a_large_sample_moves_like_the_exact_one() -> None:
         ours(users, items, targets, scale, negatives).backward()  # type: ignore[no-untyped-call]
         assert users.grad is not None
         gradients.append(users.grad)
-    assert functional.cosine_similarity(*(g.ravel() for g in gradients), dim=0) > 0.999
+    one, other = (gradient.ravel() for gradient in gradients)
+    assert functional.cosine_similarity(one, other, dim=0) > 0.999

@@ -48,7 +48,8 @@ def test_the_exact_loss_and_its_gradients_are_those_of_cross_entropy(
         loss.backward()  # type: ignore[no-untyped-call]
         found += [loss.detach(), *(tensor.grad for tensor in inputs)]
     for one, other in zip(made, expected, strict=True):
-        assert one is not None and other is not None
+        assert one is not None
+        assert other is not None
         assert torch.allclose(one, other, atol=1e-6)
 
 

@@ -166,3 +166,9 @@ def test_parameters_come_from_toml_or_json_and_are_checked(tmp_path: Path) -> No
             read_parameters(toml)
     with pytest.raises(BadInput, match="cannot be read"):
         read_parameters(tmp_path / "none.toml")
+
+
+def test_the_docs_name_every_parameter_with_its_default() -> None:
+    text = (Path(__file__).resolve().parents[4] / "docs" / "models.md").read_text()
+    for name, default in msgspec.structs.asdict(TrainingParameters()).items():
+        assert f"| `{name}` | {default} |" in text

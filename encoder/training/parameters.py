@@ -46,7 +46,7 @@ class TrainingParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     n_taps: Annotated[int, Meta(ge=0)] = 3
     dropout: Share = 0.2
     id_dropout: Share = 0.1
-    epochs: Count = 24
+    epochs: Count = 14
     patience: Count = 4
     batch_events: Count = 2048
     learning_rate: Annotated[float, Meta(gt=0)] = 2e-3

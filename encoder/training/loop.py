@@ -19,7 +19,7 @@ from encoder.sequence_rows import Ints
 from encoder.training.checkpoint import Checkpoint
 from encoder.training.histories import Histories, Split
 from encoder.training.parameters import TrainingParameters
-from encoder.training.pieces import batches, cut, pack
+from encoder.training.pieces import batches, cut, pack, windows_before_targets
 from encoder.training.ranking import HeldOut, mean_ndcg
 from encoder.training.softmax import Sampler, all_items, softmax_loss
 
@@ -88,7 +88,7 @@ class Trainer:
         self._texts = torch.from_numpy(texts).to(device)
         self._ids = torch.from_numpy(self.ids).to(device)
         self._optimizer = self._make_optimizer()
-        self._asked = validation_input(histories, split, parameters)
+        self._asked = windows_before_targets(histories, split, parameters.window)
 
     def run(self, checkpoint: Checkpoint, on_epoch: Callable[[EpochReport], None]) -> float:
         """Train to the end; give the best validation NDCG@10, whose weights the model then has.
@@ -228,30 +228,6 @@ class Trainer:
         if self._device.type != "cuda":
             return nullcontext()
         return torch.autocast("cuda", torch.bfloat16)
-
-
-def validation_input(
-    histories: Histories, split: Split, parameters: TrainingParameters
-) -> tuple[Ints, Ints, Ints]:
-    """Give items, codes and lengths of the windows that validation users had before the target.
-
-    Returns:
-        (M,), (M,) and (n,), see :meth:`encoder.sequence_packed.PackedSequence.encode`.
-    """
-    limits = parameters.window
-    events: list[Ints] = [np.zeros(0, np.int64)]
-    for start, target in zip(
-        histories.starts[split.users].tolist(), split.targets.tolist(), strict=True
-    ):
-        times = histories.ts[max(start, target - limits.max_events) : target]
-        oldest = int(np.searchsorted(times, times[-1] - limits.span_ms, side="right"))
-        events.append(np.arange(target - len(times) + oldest, target))
-    lengths = np.array([len(window) for window in events[1:]], np.int64)
-    joined = np.concatenate(events)
-    codes = histories.kinds[joined] + histories.gaps[joined]
-    firsts = np.cumsum(lengths) - lengths
-    codes[firsts] = histories.kinds[joined[firsts]]
-    return histories.rows[joined], codes, lengths
 
 
 def _on_cpu(model: SequenceModel) -> SequenceModel:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from encoder.sequence_rows import Ints, lay_out
-from encoder.training.histories import Histories
+from encoder.training.histories import Histories, Split
 from interest.window import WindowLimits
 
 
@@ -96,3 +96,26 @@ def pack(
             slots[asked],
             events[asked] + 1,
         )
+
+
+def windows_before_targets(
+    histories: Histories, split: Split, limits: WindowLimits
+) -> tuple[Ints, Ints, Ints]:
+    """Give items, codes and lengths of the windows that validation users had before the target.
+
+    Returns:
+        (M,), (M,) and (n,), see :meth:`encoder.sequence_packed.PackedSequence.encode`.
+    """
+    events: list[Ints] = [np.zeros(0, np.int64)]
+    for start, target in zip(
+        histories.starts[split.users].tolist(), split.targets.tolist(), strict=True
+    ):
+        times = histories.ts[max(start, target - limits.max_events) : target]
+        oldest = int(np.searchsorted(times, times[-1] - limits.span_ms, side="right"))
+        events.append(np.arange(target - len(times) + oldest, target))
+    lengths = np.array([len(window) for window in events[1:]], np.int64)
+    joined = np.concatenate(events)
+    codes = histories.kinds[joined] + histories.gaps[joined]
+    firsts = np.cumsum(lengths) - lengths
+    codes[firsts] = histories.kinds[joined[firsts]]
+    return histories.rows[joined], codes, lengths

@@ -10,9 +10,7 @@ from hypothesis import strategies as st
 from encoder.sequence_input import sequence_input
 from encoder.sequence_model import SequenceModel, SequenceShape
 from encoder.training.histories import Histories, Split, histories_of
-from encoder.training.loop import validation_input
-from encoder.training.parameters import TrainingParameters
-from encoder.training.pieces import batches, cut, pack
+from encoder.training.pieces import batches, cut, pack, windows_before_targets
 from encoder.training.text_part import windows_before
 from interest.encoded_items import EncodedItems
 from interest.event import Event, EventType, name_of
@@ -25,7 +23,6 @@ LIMITS = WindowLimits(max_events=5, span_ms=10 * HOUR_MS)
 GAPS = st.lists(
     st.lists(st.sampled_from([0, 0.5, 1, 4, 9, 10, 30]), max_size=16), min_size=1, max_size=4
 )
-PARAMETERS = TrainingParameters(window_events=5, window_days=10 / 24)
 
 
 def log(gaps: list[list[float]]) -> Histories:
@@ -110,8 +107,8 @@ def test_validation_reads_the_windows_before_the_target(gaps: list[list[float]])
     held = log(gaps)
     users = np.flatnonzero(np.diff(held.starts) > 1)
     split = Split(held.starts[1:] - 1, users, held.starts[1:][users] - 1)
-    items, _, lengths = validation_input(held, split, PARAMETERS)
-    windows = windows_before(held, split, PARAMETERS.window)
+    items, _, lengths = windows_before_targets(held, split, LIMITS)
+    windows = windows_before(held, split, LIMITS)
     read = np.split(items, np.cumsum(lengths)[:-1]) if len(users) else []
     for user, window, rows in zip(users.tolist(), windows, read, strict=True):
         events = list(held.windows[user].events)
@@ -121,7 +118,7 @@ def test_validation_reads_the_windows_before_the_target(gaps: list[list[float]])
             )
             for e in events[:-1]
         ]  # fmt: skip
-        expected = window_of("u", before, PARAMETERS.window)
+        expected = window_of("u", before, LIMITS)
         assert [e.item_id for e in window.events] == [e.item_id for e in expected.events]
         assert [held.items[row].item_id for row in rows] == [e.item_id for e in expected.events]
 

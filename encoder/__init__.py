@@ -4,12 +4,16 @@ text           normalise, language, terms: no model needed
 model_folder   reference → local folder, its fingerprint and what it says of itself
 loading        folder → TextEncoder
 text_encoder   texts → unit vectors
-items          port ItemEncoder
+items          port ItemEncoder over a text model, and over text_features
+text_features  text vector and title → fitted features
 behaviours     window → signed, weighted behaviours
 decay, window_text   port UserEncoder, two ways
 sequence        both ports over a sequence model
 sequence_model  the model; sequence_rows, sequence_packed (CPU), sequence_cuda run it: torch, numpy
 sequence_input  windows → arrays; sequence_weights: seed or file → model
+parts           a sequence vector and a text vector as one
+bundle_folder   model bundle ↔ folder
+training        windows and items → model bundle
 threads         the cores that may be used
 factory        settings → bundle with both encoders
 """

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import torch
 
+from encoder.bundle_folder import BundleParts, load_bundle_folder
 from encoder.decay import DecayUserEncoder
-from encoder.items import TextItemEncoder
+from encoder.items import FeatureItemEncoder, TextItemEncoder
 from encoder.loading import choose_device, load_text_encoder
+from encoder.parts import JoinedUserEncoder, PartOfItems, Parts
 from encoder.sequence import SequenceItemEncoder, SequenceUserEncoder
-from encoder.sequence_weights import LoadedSequence, load_sequence, random_sequence
+from encoder.sequence_weights import LoadedSequence, random_sequence
+from encoder.text_encoder import TextEncoder
 from encoder.threads import usable_cores
 from encoder.window_text import TextUserEncoder
-from interest.bundle import BundleConfig, ModelBundle
+from interest.bundle import (
+    BundleConfig,
+    DecayParameters,
+    ModelBundle,
+    SequenceWeights,
+    TextModel,
+)
+from interest.errors import BadInput
 from interest.event import Event, EventType
 from interest.fold import window_of
 from interest.item import EncodedItem, Item
@@ -58,23 +70,113 @@ def _warm_window(item: Item, n_events: int) -> BehaviourWindow:
 
 
 def load_encoders(settings: Settings) -> Encoders:
-    """Load the text model that the settings name and put both encoders on it.
+    """Load the bundle or the text model that the settings name and put both encoders on it.
 
     Sets torch's number of threads for the whole process.
 
     Raises:
         EncoderUnavailable: the model cannot be loaded or run; the text says what to do.
-        BadInput: the settings contradict each other.
+        BadInput: the settings contradict each other, or the bundle is damaged.
     """
     torch.set_num_threads(settings.threads or usable_cores())
-    text_encoder = load_text_encoder(
-        settings.text_model,
-        pooling=settings.text_pooling,
-        instruction=settings.text_instruction,
-        max_tokens=settings.text_max_tokens,
-        device=settings.device,
+    if settings.bundle:
+        parts = load_bundle_folder(Path(settings.bundle))
+        text_encoder = text_encoder_of(
+            parts.bundle.config.text_model, settings.text_model, settings.device
+        )
+    else:
+        text_encoder = load_text_encoder(
+            settings.text_model,
+            pooling=settings.text_pooling,
+            instruction=settings.text_instruction,
+            max_tokens=settings.text_max_tokens,
+            device=settings.device,
+        )
+        parts = _untrained(settings, text_encoder)
+    return encoders_of(parts, text_encoder, choose_device(settings.device))
+
+
+def text_encoder_of(described: TextModel, reference: str, device: str) -> TextEncoder:
+    """Load the text model of a bundle, with the pooling and limits that it names.
+
+    Args:
+        reference: where it lies on this machine; empty for where the bundle says.
+
+    Raises:
+        EncoderUnavailable: it cannot be loaded or run.
+        BadInput: another model lies there than the bundle was made with.
+    """
+    encoder = load_text_encoder(
+        reference or described.reference,
+        pooling=described.pooling,
+        instruction=described.instruction,
+        max_tokens=described.max_tokens,
+        device=device,
     )
-    sequence = _sequence(settings, text_encoder.dim)
+    found = msgspec.structs.replace(encoder.described, reference=described.reference)
+    if found != described:
+        raise BadInput(
+            f"text model {encoder.described.reference or 'of the embedded extra'} "
+            f"({found.fingerprint}, {found.dim} dimensions) is not the one that the bundle was "
+            f"made with ({described.fingerprint}, {described.dim} dimensions); set "
+            "INTEREST_TEXT_MODEL to the folder of that one"
+        )
+    return encoder
+
+
+def encoders_of(parts: BundleParts, text_encoder: TextEncoder, device: torch.device) -> Encoders:
+    """Put both encoders of a bundle on its text model."""
+    config = parts.bundle.config
+    texts: ItemEncoder = TextItemEncoder(text_encoder)
+    if parts.features is not None:
+        texts = FeatureItemEncoder(texts, parts.features)
+    items: ItemEncoder = texts
+    users: UserEncoder
+    if parts.sequence is not None:
+        described = config.sequence or parts.sequence.described
+        items, users = sequence_encoders(described, config.decay, parts.sequence, texts, device)
+    elif config.user_encoder == "decay":
+        users = DecayUserEncoder(texts, config.decay)
+    else:
+        users = TextUserEncoder(text_encoder, config.decay)
+    return Encoders(bundle=parts.bundle, items=items, users=users)
+
+
+def sequence_encoders(
+    described: SequenceWeights,
+    decay: DecayParameters,
+    loaded: LoadedSequence,
+    texts: ItemEncoder,
+    device: torch.device,
+) -> tuple[ItemEncoder, UserEncoder]:
+    """Give the item and the user encoder of a sequence model, with its text part if it has one.
+
+    Args:
+        described: of them ``text`` counts.
+        texts: gives what the model was trained on.
+    """
+    text = described.text
+    if text is None:
+        items = SequenceItemEncoder(texts, loaded)
+        return items, SequenceUserEncoder(items, loaded.model, device, decay.bad_rating)
+    parts = Parts(loaded.model.shape.dim, text.dim, text.share)
+    items = SequenceItemEncoder(texts, loaded, parts)
+    learned, beside = (PartOfItems(items, parts, text=is_text) for is_text in (False, True))
+    users = JoinedUserEncoder(
+        SequenceUserEncoder(learned, loaded.model, device, decay.bad_rating),
+        DecayUserEncoder(beside, decay),
+        parts,
+    )
+    return items, users
+
+
+def _untrained(settings: Settings, text_encoder: TextEncoder) -> BundleParts:
+    """Give the bundle that the settings describe, without a folder."""
+    sequence = None
+    if settings.user_encoder == "sequence":
+        sequence = random_sequence(
+            settings.sequence_seed, text_dim=text_encoder.dim, dim=settings.sequence_dim
+        )
     config = BundleConfig(
         user_encoder=settings.user_encoder,
         text_model=text_encoder.described,
@@ -84,23 +186,4 @@ def load_encoders(settings: Settings) -> Encoders:
         ),
         sequence=sequence and sequence.described,
     )
-    items: ItemEncoder = TextItemEncoder(text_encoder)
-    users: UserEncoder
-    if sequence is not None:
-        items = SequenceItemEncoder(items, sequence)
-        users = SequenceUserEncoder(
-            items, sequence.model, choose_device(settings.device), config.decay.bad_rating
-        )
-    elif config.user_encoder == "decay":
-        users = DecayUserEncoder(items, config.decay)
-    else:
-        users = TextUserEncoder(text_encoder, config.decay)
-    return Encoders(bundle=ModelBundle(config=config), items=items, users=users)
-
-
-def _sequence(settings: Settings, text_dim: int) -> LoadedSequence | None:
-    if settings.user_encoder != "sequence":
-        return None
-    if settings.sequence_model:
-        return load_sequence(settings.sequence_model, text_dim=text_dim)
-    return random_sequence(settings.sequence_seed, text_dim=text_dim, dim=settings.sequence_dim)
+    return BundleParts(ModelBundle(config=config), sequence=sequence)

@@ -1,4 +1,4 @@
-"""The port ``ItemEncoder`` over a text model, with a cache for queries."""
+"""The port ``ItemEncoder`` over a text model, with a cache for queries, and over its features."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.text_encoder import TextEncoder
-from interest.item import Item
+from encoder.text_features import FeatureMaker, TextFeatures
+from interest.item import Item, unit
+from interest.ports import ItemEncoder
 
 #: 15 MB at 384 dimensions.
 CACHED_QUERIES: Final = 10_000
@@ -76,3 +78,37 @@ class TextItemEncoder:
         for i, key in enumerate(keys):
             answer[i] = rows[key]
         return answer
+
+
+class FeatureItemEncoder:
+    """Encodes an item by features of its text vector and title.
+
+    Args:
+        texts: gives the text vectors that the features were fitted on.
+    """
+
+    def __init__(self, texts: ItemEncoder, fitted: TextFeatures) -> None:
+        self._texts = texts
+        self._make = FeatureMaker(fitted)
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self._make.fitted.dim
+
+    def encode_items(self, items: Sequence[Item]) -> NDArray[np.float32]:
+        """Encode items; (N, D), unit rows; zeros where a text says nothing.
+
+        Raises:
+            EncoderUnavailable: the device failed; a retry is safe.
+        """
+        vectors = self._texts.encode_items(items)
+        return unit(self._make(vectors, [item.title for item in items]))
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Encode queries; (N, D), unit rows; an empty text gives a row of zeros.
+
+        Raises:
+            EncoderUnavailable: the device failed; a retry is safe.
+        """
+        return unit(self._make(self._texts.encode_texts(texts), texts))

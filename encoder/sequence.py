@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from encoder.behaviours import n_event_tokens
+from encoder.parts import Parts
 from encoder.sequence_cuda import StagedSequence
 from encoder.sequence_input import sequence_input
 from encoder.sequence_model import SequenceModel
@@ -30,21 +31,26 @@ class _Runner(Protocol):
 
 
 class SequenceItemEncoder:
-    """Encodes items into the space of a sequence model: its item tower over text vectors.
+    """Encodes items into the space of a sequence model: its item tower over texts.
 
     Args:
-        texts: gives the text vectors that the model was trained on.
+        texts: gives what the model was trained on: features of texts, or text vectors.
+        parts: where the text stands beside the model's vector; its numbers are the first of
+            what ``texts`` gives.
     """
 
-    def __init__(self, texts: ItemEncoder, loaded: LoadedSequence) -> None:
+    def __init__(
+        self, texts: ItemEncoder, loaded: LoadedSequence, parts: Parts | None = None
+    ) -> None:
         self._texts = texts
         self._model = loaded.model
+        self._parts = parts
         self._number_of = {item_id: number for number, item_id in enumerate(loaded.item_ids)}
 
     @property
     def dim(self) -> int:
         """Length of a vector."""
-        return self._model.shape.dim
+        return self._model.shape.dim + (self._parts.text_dim if self._parts else 0)
 
     def encode_items(self, items: Sequence[Item]) -> NDArray[np.float32]:
         """Encode items; (N, D), unit rows, row i belongs to items[i].
@@ -65,7 +71,10 @@ class SequenceItemEncoder:
 
     def _project(self, texts: NDArray[np.float32], ids: torch.Tensor | None) -> NDArray[np.float32]:
         with torch.inference_mode():
-            return unit(self._model.items(torch.from_numpy(texts), ids).numpy())
+            learned = unit(self._model.items(torch.from_numpy(texts), ids).numpy())
+        if self._parts is None:
+            return learned
+        return self._parts.join(learned, unit(texts[:, : self._parts.text_dim]))
 
 
 class SequenceUserEncoder:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from encoder.sequence_model import SequenceModel, apart
+from encoder.sequence_model import SequenceModel, apart, filtered
 from encoder.sequence_rows import Ints, Rows, lay_out
 
 #: Slots of the shapes that have a graph; a piece takes the smallest that holds it.
@@ -151,10 +151,12 @@ class StagedSequence:
         """Give the vector after each slot: (R·W, D)."""
         x = functional.embedding(inputs.codes, self._events)
         x = torch.add(x, inputs.vectors, alpha=self._scale).view(-1, width, self._dim)
+        places = inputs.places.view(-1, width)
+        x = filtered(x, self._model.taps, places)
         bias = self._biases.get(width)
         if bias is None:
             bias = self._biases[width] = self._model.bias(width)[None]  # (1, H, W, W)
-        return self._model.attend(x, apart(bias, inputs.places.view(-1, width))).flatten(0, 1)
+        return self._model.attend(x, apart(bias, places)).flatten(0, 1)
 
     def _size(self, rows: Rows) -> int:
         """Give the slots to compute: those of the graph that will run, or the rows' own."""

@@ -51,7 +51,7 @@ def sequence_input(
         [items.rows.get(names[number], -1) if number else -1 for number in numbers.tolist()],
         np.int64,
     )[places]  # (all events,)
-    ratings, queries = _said(windows, events)
+    ratings, queries = said(windows, events)
     vectors = items.vectors
     if queries:
         texts = sorted(set(queries.values()))
@@ -69,14 +69,14 @@ def sequence_input(
     window = window[kept]
     codes = event_codes(
         events.types[kept].astype(np.int64),
-        _rating_codes(ratings[kept]),
-        _gaps(events.ts[kept], window),
+        rating_codes(ratings[kept]),
+        gap_codes(events.ts[kept], window),
     )
     lengths = np.bincount(window, minlength=len(windows)).astype(np.int64)
     return SequenceInput(vectors, rows[kept], codes, lengths)
 
 
-def _said(
+def said(
     windows: Sequence[BehaviourWindow], events: Columns
 ) -> tuple[NDArray[np.float64], dict[int, str]]:
     """Give the rating of each event, NaN for none, and the texts of searches without an item."""
@@ -96,12 +96,12 @@ def _said(
     return ratings, queries
 
 
-def _rating_codes(ratings: NDArray[np.float64]) -> Ints:
+def rating_codes(ratings: NDArray[np.float64]) -> Ints:
     halves = np.rint(np.nan_to_num(ratings) * 2).astype(np.int64)
     return np.where(np.isnan(ratings), 0, np.clip(halves, 0, N_RATINGS - 2) + 1)
 
 
-def _gaps(ts: Ints, window: Ints) -> Ints:
+def gap_codes(ts: Ints, window: Ints) -> Ints:
     """Give 0 for the first event of a window, else 1 + the bits of the seconds since the last."""
     seconds = np.diff(ts, prepend=0) // 1000
     _, bits = np.frexp(seconds.astype(np.float64))

@@ -8,6 +8,8 @@ its item and ends as the vector of what comes next, in the space of the items. D
 - no absolute positions: a learned bias per head and distance is added to the attention scores, the
   same in all layers (T5, Raffel et al. 2020), so that nothing depends on where a window was cut;
 - type, rating and the time since the event before are embedded and added to the item;
+- before the first layer an optional causal filter per dimension mixes an event with the few before
+  it (as the convolutions of Primer, So et al. 2021, there inside attention);
 - RMSNorm before each part (Zhang and Sennrich 2019), no biases, ReLU: little work per token.
 
 Every layer is causal, so the output at a position is the user vector of the window that ends
@@ -51,6 +53,8 @@ class SequenceShape:
     head_dim: int = 32
     #: Items with an embedding of their own: those that training saw.
     n_items: int = 0
+    #: Taps of the causal filter, the event itself included; 0 for no filter.
+    n_taps: int = 0
 
     def __post_init__(self) -> None:
         if self.dim % self.head_dim or min(self.dim, self.n_layers, self.text_dim) < 1:
@@ -58,6 +62,8 @@ class SequenceShape:
                 f"sequence model of dim {self.dim}, heads of {self.head_dim}, {self.n_layers} "
                 "layers: dim must be a multiple of the head's, and none below 1"
             )
+        if min(self.n_items, self.n_taps) < 0:
+            raise ValueError("sequence model: n_items and n_taps must not be negative")
 
     @property
     def n_heads(self) -> int:
@@ -78,6 +84,7 @@ class Layer(nn.Module):
         self.feed_norm = nn.RMSNorm(dim, eps=1e-6)
         self.feed_in = nn.Linear(dim, _FEED_FORWARD * dim, bias=False)
         self.feed_out = nn.Linear(_FEED_FORWARD * dim, dim, bias=False)
+        self.dropout = nn.Dropout(0.0)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         """Give the stream after this layer: (B, L, D) and a mask (B or 1, H, L, L) → (B, L, D)."""
@@ -86,8 +93,9 @@ class Layer(nn.Module):
         heads = projected.view(n, length, 3, self.n_heads, -1).permute(2, 0, 3, 1, 4)
         query, key, value = heads  # (B, H, L, D/H) each
         seen = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        x = x + self.attention_out(seen.transpose(1, 2).reshape(n, length, dim))
-        after: Tensor = x + self.feed_out(functional.relu(self.feed_in(self.feed_norm(x))))
+        x = x + self.dropout(self.attention_out(seen.transpose(1, 2).reshape(n, length, dim)))
+        hidden = self.dropout(functional.relu(self.feed_in(self.feed_norm(x))))  # (B, L, 4D)
+        after: Tensor = x + self.dropout(self.feed_out(hidden))
         return after
 
 
@@ -105,9 +113,11 @@ class SequenceModel(nn.Module):
         self.types = nn.Embedding(N_TYPES, dim)
         self.ratings = nn.Embedding(N_RATINGS, dim)
         self.gaps = nn.Embedding(N_GAPS, dim)
+        self.taps = nn.Parameter(torch.zeros(shape.n_taps, dim))
         self.distances = nn.Parameter(torch.zeros(shape.n_heads, N_DISTANCES))
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.n_layers))
         self.norm = nn.RMSNorm(dim, eps=1e-6)
+        self.dropout = nn.Dropout(0.0)
         self._initialise(torch.Generator().manual_seed(seed))
 
     @torch.no_grad()
@@ -116,8 +126,16 @@ class SequenceModel(nn.Module):
             if name == "text.weight":
                 # Keeps lengths and angles roughly (Johnson and Lindenstrauss).
                 weight.normal_(0, 1 / math.sqrt(self.shape.dim), generator=generator)
+            elif name == "taps":
+                weight[:1] = 1  # the event itself alone: no filter yet
             elif name == "distances" or weight.dim() == 2:
                 weight.normal_(0, _INIT_STD, generator=generator)
+
+    def set_dropout(self, share: float) -> None:
+        """Set the share that dropout takes in training mode (Srivastava et al. 2014)."""
+        for module in self.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = share
 
     def items(self, texts: Tensor, ids: Tensor | None = None) -> Tensor:
         """Give the vectors of items, as they are retrieved by and as the user encoder reads them.
@@ -160,6 +178,7 @@ class SequenceModel(nn.Module):
             (B, L, D) in float32, unit length; what stands at padding means nothing.
         """
         x = vectors * self.item_scale + functional.embedding(codes, self.event_table())
+        x = self.dropout(filtered(x, self.taps, segments))
         mask = self.bias(vectors.shape[1])[None]  # (1, H, L, L)
         return self.attend(x, mask if segments is None else apart(mask, segments))
 
@@ -168,6 +187,25 @@ class SequenceModel(nn.Module):
         for layer in self.layers:
             x = layer(x, mask)
         return functional.normalize(self.norm(x).float(), dim=-1)
+
+
+def filtered(x: Tensor, taps: Tensor, segments: Tensor | None = None) -> Tensor:
+    """Give each event mixed with those before it: Σₖ taps[k] ⊙ x[t - k] within its window.
+
+    Args:
+        x: (B, L, D).
+        taps: (K, D), tap 0 for the event itself; of none, x comes back as it is.
+        segments: (B, L), see :meth:`SequenceModel.forward`.
+    """
+    if not len(taps):
+        return x
+    mixed = x * taps[0]
+    for k in range(1, min(len(taps), x.shape[1])):
+        before = x[:, :-k] * taps[k]  # (B, L - k, D)
+        if segments is not None:
+            before = before * (segments[:, k:] == segments[:, :-k])[..., None]
+        mixed = mixed + functional.pad(before, (0, 0, k, 0))
+    return mixed
 
 
 def apart(mask: Tensor, segments: Tensor) -> Tensor:

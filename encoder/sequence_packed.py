@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from encoder.sequence_model import Layer, SequenceModel
+from encoder.sequence_model import Layer, SequenceModel, filtered
 from encoder.sequence_rows import Ints, Rows, lay_out
 
 #: Slots computed at once: what they need stays in a core's cache.
@@ -40,6 +40,7 @@ class PackedSequence:
             self._scale = float(model.item_scale)
             self._events = model.event_table().contiguous()  # (N_CODES, D)
             self._out_scale = model.norm.weight.clone()
+            self._taps = model.taps.clone()
         self._model = model
         self._biases: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -80,6 +81,7 @@ class PackedSequence:
             table.index_select(0, torch.from_numpy(item_at)), alpha=self._scale
         )  # (R·W, D)
         place = torch.from_numpy(place_at).view(rows.n_rows, rows.width)
+        x = filtered(x.view(rows.n_rows, rows.width, -1), self._taps, place).flatten(0, 1)
         *layers, last = self._layers
         if layers:
             apart = (place[:, :, None] - place[:, None, :]).square_()  # (R, W, W), 0 within

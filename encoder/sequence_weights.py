@@ -1,4 +1,4 @@
-"""Weights of a sequence encoder: random by a seed, or a safetensors file."""
+"""Weights of a sequence encoder: random by a seed, or a safetensors file of a bundle."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LoadedSequence(NamedTuple):
 
 
 def random_sequence(seed: int, *, text_dim: int, dim: int) -> LoadedSequence:
-    """Make a model with random weights: good for measuring and as the start of training.
+    """Make a model with random weights: for measuring speed.
 
     Raises:
         BadInput: there is no model of this size.
@@ -45,10 +45,10 @@ def random_sequence(seed: int, *, text_dim: int, dim: int) -> LoadedSequence:
         model = SequenceModel(SequenceShape(text_dim=text_dim, dim=dim), seed)
     except ValueError as error:
         raise BadInput(f"{error}; set INTEREST_SEQUENCE_DIM") from error
-    return _loaded("", model, ())
+    return loaded_sequence(model, ())
 
 
-def load_sequence(path: str, *, text_dim: int) -> LoadedSequence:
+def load_sequence(path: Path, *, text_dim: int) -> LoadedSequence:
     """Read a model from a file that :func:`save_sequence` wrote.
 
     Raises:
@@ -68,19 +68,19 @@ def load_sequence(path: str, *, text_dim: int) -> LoadedSequence:
     except _UNREADABLE as error:
         reason = next(iter(str(error).splitlines()), "")
         raise BadInput(
-            f"{path} cannot be read as a sequence model ({type(error).__name__}: {reason}); set "
-            "INTEREST_SEQUENCE_MODEL to a file that training wrote, or leave it empty"
+            f"{path} cannot be read as a sequence model ({type(error).__name__}: {reason}); "
+            "copy the bundle again"
         ) from error
     if model.shape.text_dim != text_dim:
         raise BadInput(
-            f"{path} was trained on text vectors of {model.shape.text_dim} numbers, and "
-            f"INTEREST_TEXT_MODEL gives {text_dim}: take the text model that it was trained with"
+            f"{path} was trained on text of {model.shape.text_dim} numbers, and the bundle's text "
+            f"has {text_dim}: its files are of different bundles, copy it again"
         )
     if len(item_ids) != model.shape.n_items:
         raise BadInput(f"{path} names {len(item_ids)} items for {model.shape.n_items} embeddings")
     if not all(torch.isfinite(weight).all() for weight in model.parameters()):
         raise BadInput(f"{path} holds NaN or infinity")
-    return _loaded(path, model, item_ids)
+    return loaded_sequence(model, item_ids)
 
 
 def save_sequence(path: Path, model: SequenceModel, item_ids: Sequence[str] = ()) -> None:
@@ -94,14 +94,13 @@ def save_sequence(path: Path, model: SequenceModel, item_ids: Sequence[str] = ()
     safetensors.torch.save_file(state, path, metadata={_KEY: json.dumps(header)})
 
 
-def _loaded(reference: str, model: SequenceModel, item_ids: tuple[str, ...]) -> LoadedSequence:
+def loaded_sequence(model: SequenceModel, item_ids: tuple[str, ...]) -> LoadedSequence:
+    """Describe a model that is trained and changes no more; ``item_ids[i]`` is embedding i."""
     model.requires_grad_(False).eval()
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps([dataclasses.asdict(model.shape), item_ids]).encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(name.encode())
         digest.update(weight.contiguous().numpy().tobytes())
-    described = SequenceWeights(
-        reference=reference, fingerprint=digest.hexdigest(), dim=model.shape.dim
-    )
+    described = SequenceWeights(fingerprint=digest.hexdigest(), dim=model.shape.dim)
     return LoadedSequence(model, item_ids, described)

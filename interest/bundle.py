@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -11,6 +11,8 @@ from interest.window import WindowLimits
 
 Pooling = Literal["mean", "first", "last"]
 UserEncoderKind = Literal["decay", "text", "sequence"]
+#: Raise it when a bundle of today would be read wrongly.
+BUNDLE_FORMAT: Final = 1
 
 
 class TextModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -77,36 +79,83 @@ class DecayParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
             )
 
 
+class FeatureWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is made of text vectors and titles before anything else: see ``encoder.text_features``.
+
+    ``fingerprint`` is the hash of the fitted numbers and terms, ``dim`` the length of the result.
+    """
+
+    fingerprint: str
+    dim: int
+
+
+class TextPart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Half-whitened text beside what the sequence model learned, in items and users.
+
+    ``dim`` numbers, weighing ``share`` of the cosine; users' part is that of ``decay``.
+    """
+
+    dim: int
+    share: float
+
+    def __post_init__(self) -> None:
+        if self.dim < 1 or not 0 < self.share < 1:
+            raise ValueError("text part of a vector: dim >= 1, 0 < share < 1")
+
+
 class SequenceWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The weights of a ``sequence`` encoder.
 
-    ``reference`` is the file, empty for random weights: where to find them, no part of what they
-    are. ``fingerprint`` is the hash of their numbers and of the ids of the items they know. ``dim``
-    is the length of item and user vectors.
+    ``fingerprint`` is the hash of their numbers and of the ids of the items they know. ``dim``
+    is the length of the vectors that the model makes.
     """
 
-    reference: str
     fingerprint: str
     dim: int
+    text: TextPart | None = None
+
+
+class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a bundle was trained on and how well it did; for people, and for training again.
+
+    ``data`` is the hash of the events and items, in whatever order they came. ``parameters`` are
+    those of ``interest train``, ``metrics`` are of the validation users.
+    """
+
+    data: str
+    n_users: int
+    n_items: int
+    n_events: int
+    seed: int
+    parameters: dict[str, int | float | str | bool]
+    metrics: dict[str, float]
 
 
 class BundleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The content of a bundle; its id is the hash of this.
 
     ``sequence`` is there where ``user_encoder`` is ``sequence``; items and users then lie in its
-    space, else in that of the text model.
+    space, else in that of ``features``, else in that of the text model. ``licences`` are notes on
+    what the weights were made of.
     """
 
     user_encoder: UserEncoderKind
     text_model: TextModel
     window: WindowLimits = WindowLimits()
     decay: DecayParameters = DecayParameters()
+    features: FeatureWeights | None = None
     sequence: SequenceWeights | None = None
-    format: int = 1
+    training: TrainingRecord | None = None
+    licences: tuple[str, ...] = ()
+    format: int = BUNDLE_FORMAT
 
     def __post_init__(self) -> None:
         if (self.sequence is not None) != (self.user_encoder == "sequence"):
             raise ValueError("a bundle has sequence weights exactly where its encoder is sequence")
+        if self.features is not None and self.user_encoder == "text":
+            raise ValueError("the encoder text reads texts, not features of them")
+        if self.format != BUNDLE_FORMAT:
+            raise ValueError(f"bundle format {self.format}, expected {BUNDLE_FORMAT}")
 
 
 class ModelBundle(msgspec.Struct, frozen=True, kw_only=True):
@@ -117,11 +166,8 @@ class ModelBundle(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def model_id(self) -> str:
         """Sixteen hex digits: the hash of the content, whatever folder it lies in."""
-        sequence = self.config.sequence
         portable = msgspec.structs.replace(
-            self.config,
-            text_model=msgspec.structs.replace(self.config.text_model, reference=""),
-            sequence=sequence and msgspec.structs.replace(sequence, reference=""),
+            self.config, text_model=msgspec.structs.replace(self.config.text_model, reference="")
         )
         raw = msgspec.json.encode(portable, order="deterministic")
         return hashlib.blake2b(raw, digest_size=8).hexdigest()
@@ -129,8 +175,11 @@ class ModelBundle(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def dim(self) -> int:
         """Length of item and user vectors."""
-        sequence = self.config.sequence
-        return self.config.text_model.dim if sequence is None else sequence.dim
+        config = self.config
+        if config.sequence is not None:
+            text = config.sequence.text
+            return config.sequence.dim + (text.dim if text else 0)
+        return config.features.dim if config.features else config.text_model.dim
 
 
 class LiveModel(msgspec.Struct, frozen=True, kw_only=True):

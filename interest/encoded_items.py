@@ -38,6 +38,12 @@ class EncodedItems(Mapping[str, EncodedItem]):
         vectors = np.stack([one.vector for one in held]) if held else np.zeros((0, 0), np.float32)
         return cls([one.item for one in held], vectors)
 
+    def with_vectors(self, vectors: NDArray[np.float32]) -> EncodedItems:
+        """Give the same items with other vectors, (N, any length), row by row."""
+        other = EncodedItems((), vectors)
+        other.items_by_row, other.rows = self.items_by_row, self.rows
+        return other
+
     def __getitem__(self, item_id: str) -> EncodedItem:
         row = self.rows[item_id]
         return EncodedItem(item=self.items_by_row[row], vector=self.vectors[row])

@@ -105,10 +105,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     qdrant_api_key: Annotated[
         str, Meta(description="API key of the Qdrant server.", extra=SECRET)
     ] = ""
+    bundle: Annotated[
+        str,
+        Meta(description="Folder of a trained model bundle. It decides encoder, text pooling, "
+             "window limits and dimension: of the settings below that concern them only "
+             "`text_model` counts, as the place of the bundle's text model on this machine. "
+             "Empty: the settings below."),
+    ] = ""  # fmt: skip
     text_model: Annotated[
         str,
-        Meta(description="Hugging Face folder or id of the text model; empty: the MiniLM of the "
-             "`embedded` extra."),
+        Meta(description="Hugging Face folder or id of the text model; empty: the one of the "
+             "bundle, else the MiniLM of the `embedded` extra."),
     ] = ""  # fmt: skip
     text_pooling: Annotated[
         Pooling | Literal["auto"],
@@ -127,13 +134,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         Meta(description="`decay`: attention pooling over item vectors; `text`: the window as "
              "text, read by the text model; `sequence`: self-attention over the behaviours."),
     ] = "decay"  # fmt: skip
-    sequence_model: Annotated[
-        str, Meta(description="Safetensors file of the `sequence` encoder; empty: random weights, "
-                  "for measuring.")
-    ] = ""  # fmt: skip
     sequence_seed: Annotated[
-        int, Meta(ge=0, description="Seed of the random weights; the same gives the same vectors.")
-    ] = 0
+        int, Meta(ge=0, description="Seed of the random weights of `sequence` without a bundle, "
+                  "for measuring speed; the same gives the same vectors.")
+    ] = 0  # fmt: skip
     sequence_dim: Annotated[
         int, Meta(ge=32, le=1024, description="Length of item and user vectors of random weights, "
                   "a multiple of 32.")
@@ -197,7 +201,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ] = 10.0  # fmt: skip
     idle_days: Annotated[
         float, Meta(gt=0, description="Users without an event for so long leave memory and "
-                    "changelog; at least `window_days`. Their vector stays until its own expiry.")
+                    "changelog; at least `window_days`, and never before the windows of a "
+                    "`bundle` have run out. Their vector stays until its own expiry.")
     ] = 90.0  # fmt: skip
     forget_key: Annotated[
         str, Meta(description="Secret of the hash that remains of a forgotten user. Keep it: with "

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+import msgspec
 
 from interest.bundle import LiveModel
 from interest.errors import ServiceUnavailable
@@ -26,6 +29,8 @@ from streams.topics import TopicNames
 from streams.window_folder import WindowFolder, window_folder
 from streams.worker import Worker, check_idle_days
 from streams.worker_parts import WorkerPorts
+
+_DAY_MS: Final = 86_400_000
 
 
 def user_vectors(settings: Settings) -> RedisUserVectors:
@@ -54,7 +59,8 @@ def check_settings(settings: Settings) -> None:
     """
     kafka_options(settings)
     check_pseudonyms(settings.pseudonym_key, encrypted=sealer_of(settings.encryption_keys).seals)
-    check_idle_days(settings.idle_days, settings.window_days)
+    if not settings.bundle:  # a bundle has windows of its own
+        check_idle_days(settings.idle_days, settings.window_days)
 
 
 def collection_of(model_id: str) -> str:
@@ -86,6 +92,10 @@ async def open_worker(
         TopicMismatch: the topics on the broker do not fit together.
     """
     bundle = loaded.bundle
+    if settings.bundle:
+        # Bundles may be trained on windows without end; their users stay as long as they span.
+        span_days = bundle.config.window.span_ms / _DAY_MS
+        settings = msgspec.structs.replace(settings, idle_days=max(settings.idle_days, span_days))
     live = LiveModel(
         model_id=bundle.model_id, collection=collection_of(bundle.model_id), dim=bundle.dim
     )

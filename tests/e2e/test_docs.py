@@ -70,7 +70,7 @@ def test_every_command_that_is_shown_exists_with_its_options(
         assert option in text.stdout
 
 
-GROUPS = {"topics", "catalogue", "convert", "services", "dead-letters"}
+GROUPS = {"topics", "catalogue", "convert", "services", "dead-letters", "model"}
 
 
 def test_every_make_target_that_is_shown_exists() -> None:

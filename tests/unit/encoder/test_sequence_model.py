@@ -5,17 +5,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from encoder.sequence_model import N_CODES, SequenceModel, SequenceShape
+from encoder.sequence_model import N_CODES, SequenceModel, SequenceShape, filtered
 from interest.event import EventType
 
 DIM = 32
 
 
-def lively(n_items: int = 0, dim: int = DIM, n_layers: int = 2) -> SequenceModel:
+def lively(
+    n_items: int = 0, dim: int = DIM, n_layers: int = 2, text_dim: int = 8, n_taps: int = 3
+) -> SequenceModel:
     """A model in which every part matters: weights as large as after training."""
     model = SequenceModel(
-        SequenceShape(text_dim=8, dim=dim, n_layers=n_layers, head_dim=16, n_items=n_items)
-    )
+        SequenceShape(
+            text_dim=text_dim, dim=dim, n_layers=n_layers, head_dim=16, n_items=n_items,
+            n_taps=n_taps,
+        )
+    )  # fmt: skip
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for name, weight in model.named_parameters():
@@ -88,6 +93,30 @@ def test_windows_in_one_row_do_not_see_each_other() -> None:
     assert torch.allclose(joined[:, 6:], model(vectors[:, 6:], codes[:, 6:]), atol=1e-6)
 
 
+def test_a_filter_of_one_tap_at_its_start_changes_nothing() -> None:
+    vectors, codes = a_batch(2, 9)
+    without, with_taps = (SequenceModel(SequenceShape(8, DIM, n_taps=n)) for n in (0, 3))
+    assert torch.equal(without(vectors, codes), with_taps(vectors, codes))
+
+
+def test_the_filter_is_a_causal_convolution() -> None:
+    x, taps = torch.randn(2, 7, DIM), torch.randn(3, DIM)
+    kernel = taps.flip(0).T[:, None]  # (D, 1, K): conv1d correlates, oldest tap first
+    padded = torch.nn.functional.pad(x.transpose(1, 2), (2, 0))
+    expected = torch.nn.functional.conv1d(padded, kernel, groups=DIM).transpose(1, 2)
+    assert torch.allclose(filtered(x, taps), expected, atol=1e-5)
+    assert torch.allclose(filtered(x[:, :1], taps), x[:, :1] * taps[0])
+
+
+def test_dropout_is_for_training_alone() -> None:
+    model = lively()
+    vectors, codes = a_batch(1, 9)
+    calm = model(vectors, codes)
+    model.set_dropout(0.5)
+    assert torch.equal(model(vectors, codes), calm)
+    assert not torch.allclose(model.train()(vectors, codes), calm)
+
+
 def test_outputs_and_items_have_unit_length() -> None:
     model = lively(n_items=2)
     lengths = model(*a_batch(4, 9)).norm(dim=-1)
@@ -129,6 +158,8 @@ def test_random_weights_keep_the_neighbours_of_texts() -> None:
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="multiple"):
         SequenceShape(text_dim=8, dim=40)
+    with pytest.raises(ValueError, match="negative"):
+        SequenceShape(text_dim=8, n_taps=-1)
 
 
 def test_there_is_a_code_for_every_type() -> None:

@@ -1,0 +1,60 @@
+"""How well held-out items are ranked: NDCG@10 against the whole catalogue."""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.sequence_rows import Ints
+
+K: Final = 10
+_CHUNK_SCORES: Final = 4_194_304
+
+
+class HeldOut(NamedTuple):
+    """What is asked of n users: the row of the held-out item, and the items that are not ranked.
+
+    ``masked`` holds rows, those of user i at ``borders[i]:borders[i + 1]``; none where people buy
+    again, since the item may be among them.
+    """
+
+    targets: Ints  # (n,)
+    masked: Ints
+    borders: Ints  # (n + 1,)
+
+    def chunks(self, n_items: int) -> list[slice]:
+        """Give users in chunks whose scores fit in memory."""
+        size = max(1, _CHUNK_SCORES // max(1, n_items))
+        return [slice(first, first + size) for first in range(0, len(self.targets), size)]
+
+
+def ndcg(scores: NDArray[np.float32], held_out: HeldOut, part: slice) -> NDArray[np.float64]:
+    """Give NDCG@10 of the users of a chunk: 1 / log2(1 + rank), 0 beyond rank 10.
+
+    Of n items that tie with the target half are ranked before it: rank = 1 + better + n / 2.
+
+    Args:
+        scores: (m, V) of the users in ``part``; overwritten where masked.
+    """
+    first, stop, _ = part.indices(len(held_out.targets))
+    borders = held_out.borders[first : stop + 1]
+    users = np.repeat(np.arange(stop - first), np.diff(borders))
+    targets = held_out.targets[part]
+    own = scores[np.arange(len(targets)), targets].copy()
+    scores[users, held_out.masked[borders[0] : borders[-1]]] = -np.inf
+    scores[np.arange(len(targets)), targets] = own
+    better = (scores > own[:, np.newaxis]).sum(axis=1)
+    tied = (scores == own[:, np.newaxis]).sum(axis=1) - 1
+    rank = 1 + better + tied / 2
+    gains: NDArray[np.float64] = np.where(rank <= K, 1 / np.log2(1 + rank), 0.0)
+    return gains
+
+
+def mean_ndcg(users: NDArray[np.float32], items: NDArray[np.float32], held_out: HeldOut) -> float:
+    """Give mean NDCG@10 of user vectors (n, D) over items (V, D), by dot product; 0 of no user."""
+    if not len(users):
+        return 0.0
+    gains = [ndcg(users[part] @ items.T, held_out, part) for part in held_out.chunks(len(items))]
+    return float(np.concatenate(gains).mean())

@@ -1,0 +1,93 @@
+"""Choose the constants of the zero-shot encoder: ``python -m benchmarks.zero_shot_grid FOLDER``.
+
+Prints NDCG@10 on the untied validation users (all of them where the log has no times), stage after
+stage; each stage takes what was best in the one before it. Test targets are not looked at.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from encoder.evaluation.dataset import Dataset, read_dataset
+from encoder.evaluation.evaluate import evaluate
+from encoder.evaluation.histories import EVALUATION_LIMITS
+from encoder.evaluation.metrics import ndcg
+from encoder.evaluation.protocols import Cases, Split, leave_one_out, untied
+from encoder.evaluation.ranking import Ranker
+from encoder.evaluation.rows import Rows
+from encoder.evaluation.text_cache import default_cache, text_vectors
+from encoder.evaluation.vectors import WeightedSum
+from encoder.items import TextItemEncoder
+from encoder.loading import load_text_encoder
+from encoder.zero_shot import DAY_MS
+from interest.bundle import DecayParameters
+
+_DECAYS: Final = (0.4, 0.5, 0.6, 0.65, 0.7, 0.8)
+_HALF_LIVES_DAYS: Final = (30, 180, 730, 3_650)
+_DIMS: Final = (96, 128, 192, 256, None)
+_WEIGHTS: Final = (0.5, 1.0, 1.5, 2.0)
+
+
+def main(folder: Path) -> None:
+    """Run the stages and print them."""
+    dataset = read_dataset(folder)
+    split = _on_untied(dataset, leave_one_out(dataset))
+    encoder = load_text_encoder()
+    rows = Rows(
+        dataset,
+        split,
+        lambda: TextItemEncoder(encoder),
+        lambda: text_vectors(encoder, dataset.titles, default_cache(), lambda done, total: None),
+    )
+
+    def best(rankers: Mapping[str, Ranker]) -> str:
+        found: dict[str, float] = {}
+        for name, ranker in rankers.items():
+            ranked = evaluate(dataset, split, "validation", {name: ranker}, EVALUATION_LIMITS)
+            found[name] = float(ndcg(ranked.rows[name].ranks, 10).mean())
+            print(f"  {found[name]:.5f}  {name}", flush=True)
+        return max(found, key=found.__getitem__)
+
+    decays = {
+        f"{decay}, {days} days": DecayParameters(
+            position_decay=decay, half_life_ms=days * DAY_MS
+        )
+        for decay, days in itertools.product(_DECAYS, _HALF_LIVES_DAYS)
+    }
+    print("dense: decay per position, half-life")
+    dense = decays[best({name: rows.zero_shot(decay, None) for name, decay in decays.items()})]
+    print("dense: axes")
+    dims = {str(dim): dim for dim in _DIMS}
+    dim = dims[best({name: rows.zero_shot(dense, dim) for name, dim in dims.items()})]
+    print("title terms alone: decay per position, half-life as above")
+    some = {
+        name: decay for name, decay in decays.items() if decay.half_life_ms == dense.half_life_ms
+    }
+    best({name: rows.title_terms(decay) for name, decay in some.items()})
+    print("dense + weight × title terms: one decay for both, weight")
+    best(
+        {
+            f"{name}, weight {weight}": WeightedSum(
+                [(rows.zero_shot(decay, dim), 1.0), (rows.title_terms(decay), weight)]
+            )
+            for (name, decay), weight in itertools.product(some.items(), _WEIGHTS)
+        }
+    )
+
+
+def _on_untied(dataset: Dataset, split: Split) -> Split:
+    cases = split.validation
+    kept = untied(dataset, cases)
+    if kept is None:
+        return split
+    return split._replace(validation=Cases(cases.users[kept], cases.places[kept]))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 2:
+        sys.exit("usage: python -m benchmarks.zero_shot_grid FOLDER")
+    main(Path(sys.argv[1]))

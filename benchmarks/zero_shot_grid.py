@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -44,36 +45,37 @@ def main(folder: Path) -> None:
         lambda: text_vectors(encoder, dataset.titles, default_cache(), lambda done, total: None),
     )
 
-    def best(rankers: Mapping[str, Ranker]) -> str:
+    def best(rankers: Mapping[str, Callable[[], Ranker]]) -> str:
         found: dict[str, float] = {}
-        for name, ranker in rankers.items():
-            ranked = evaluate(dataset, split, "validation", {name: ranker}, EVALUATION_LIMITS)
+        for name, make in rankers.items():
+            ranked = evaluate(dataset, split, "validation", {name: make()}, EVALUATION_LIMITS)
             found[name] = float(ndcg(ranked.rows[name].ranks, 10).mean())
             print(f"  {found[name]:.5f}  {name}", flush=True)
         return max(found, key=found.__getitem__)
 
+    def fused(decay: DecayParameters, weight: float) -> Ranker:
+        return WeightedSum([(rows.zero_shot(decay, dim), 1.0), (rows.title_terms(decay), weight)])
+
     decays = {
-        f"{decay}, {days} days": DecayParameters(
-            position_decay=decay, half_life_ms=days * DAY_MS
-        )
+        f"{decay}, {days} days": DecayParameters(position_decay=decay, half_life_ms=days * DAY_MS)
         for decay, days in itertools.product(_DECAYS, _HALF_LIVES_DAYS)
     }
     print("dense: decay per position, half-life")
-    dense = decays[best({name: rows.zero_shot(decay, None) for name, decay in decays.items()})]
+    dense = decays[
+        best({name: partial(rows.zero_shot, decay, None) for name, decay in decays.items()})
+    ]
     print("dense: axes")
     dims = {str(dim): dim for dim in _DIMS}
-    dim = dims[best({name: rows.zero_shot(dense, dim) for name, dim in dims.items()})]
+    dim = dims[best({name: partial(rows.zero_shot, dense, dim) for name, dim in dims.items()})]
     print("title terms alone: decay per position, half-life as above")
     some = {
         name: decay for name, decay in decays.items() if decay.half_life_ms == dense.half_life_ms
     }
-    best({name: rows.title_terms(decay) for name, decay in some.items()})
+    best({name: partial(rows.title_terms, decay) for name, decay in some.items()})
     print("dense + weight × title terms: one decay for both, weight")
     best(
         {
-            f"{name}, weight {weight}": WeightedSum(
-                [(rows.zero_shot(decay, dim), 1.0), (rows.title_terms(decay), weight)]
-            )
+            f"{name}, weight {weight}": partial(fused, decay, weight)
             for (name, decay), weight in itertools.product(some.items(), _WEIGHTS)
         }
     )

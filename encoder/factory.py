@@ -10,6 +10,7 @@ from encoder.items import TextItemEncoder
 from encoder.loading import choose_device, load_text_encoder
 from encoder.sequence import SequenceItemEncoder, SequenceUserEncoder
 from encoder.sequence_weights import LoadedSequence, load_sequence, random_sequence
+from encoder.text_encoder import TextEncoder
 from encoder.threads import usable_cores
 from encoder.window_text import TextUserEncoder
 from interest.bundle import BundleConfig, ModelBundle
@@ -57,6 +58,30 @@ def _warm_window(item: Item, n_events: int) -> BehaviourWindow:
     return window_of("warm", events)
 
 
+def load_text_model(settings: Settings) -> TextEncoder:
+    """Load the text model that the settings name.
+
+    Sets torch's number of threads for the whole process.
+
+    Raises:
+        EncoderUnavailable: the model cannot be loaded or run; the text says what to do.
+        BadInput: the settings contradict each other.
+    """
+    set_threads(settings)
+    return load_text_encoder(
+        settings.text_model,
+        pooling=settings.text_pooling,
+        instruction=settings.text_instruction,
+        max_tokens=settings.text_max_tokens,
+        device=settings.device,
+    )
+
+
+def set_threads(settings: Settings) -> None:
+    """Set torch's number of threads for the whole process."""
+    torch.set_num_threads(settings.threads or usable_cores())
+
+
 def load_encoders(settings: Settings) -> Encoders:
     """Load the text model that the settings name and put both encoders on it.
 
@@ -66,14 +91,7 @@ def load_encoders(settings: Settings) -> Encoders:
         EncoderUnavailable: the model cannot be loaded or run; the text says what to do.
         BadInput: the settings contradict each other.
     """
-    torch.set_num_threads(settings.threads or usable_cores())
-    text_encoder = load_text_encoder(
-        settings.text_model,
-        pooling=settings.text_pooling,
-        instruction=settings.text_instruction,
-        max_tokens=settings.text_max_tokens,
-        device=settings.device,
-    )
+    text_encoder = load_text_model(settings)
     sequence = _sequence(settings, text_encoder.dim)
     config = BundleConfig(
         user_encoder=settings.user_encoder,

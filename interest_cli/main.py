@@ -15,6 +15,7 @@ from interest_cli import (
     commands,
     data_commands,
     dead_letter_commands,
+    evaluation_commands,
     order_commands,
     service_commands,
 )
@@ -30,7 +31,14 @@ app = typer.Typer(
     "Exit codes: 0 done, 1 failed, 2 wrong input, 3 a service is away, 4 topics do not fit, "
     "5 the worker must be started again, 130 interrupted.",
 )
-for group in (commands, data_commands, dead_letter_commands, order_commands, service_commands):
+for group in (
+    commands,
+    data_commands,
+    evaluation_commands,
+    dead_letter_commands,
+    order_commands,
+    service_commands,
+):
     group.register(app)
 
 

@@ -87,7 +87,8 @@ def popularity_thirds(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     # Events of all items that are more popular than those of this count.
     above = events.sum() - np.cumsum(events)  # (V,)
     third = np.minimum(3 * above // max(1, events.sum()), 2)
-    return third[np.searchsorted(values, counts)]
+    thirds: NDArray[np.int64] = third[np.searchsorted(values, counts)]
+    return thirds
 
 
 def bootstrap_means(

@@ -50,14 +50,14 @@ def run_evaluation(
         warn("the log has no times, so no target is known to be untied")
     with progress_bar() as bar:
         model = functools.cache(lambda: load_text_model(options))
+        encoding = bar.add_task("texts", total=None, note="", visible=False)
 
         def vectors() -> NDArray[np.float32]:
-            task = bar.add_task("texts", total=None, note="")
             return text_vectors(
                 model(),
                 dataset.titles,
                 cache or default_cache(),
-                lambda done, total: bar.update(task, completed=done, total=total),
+                lambda done, total: bar.update(encoding, completed=done, total=total, visible=True),
             )
 
         rows = Rows(dataset, split, lambda: TextItemEncoder(model()), vectors)

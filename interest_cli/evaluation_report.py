@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import numpy as np
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from interest.errors import BadInput
@@ -32,6 +33,7 @@ _COLUMNS: Final = (
 )
 _COMPARED: Final = ["row", "less", "over", "difference", ""]
 _NO_SLICE: Final = ("all", "untied")
+_MAX_WIDTH: Final = 1_000
 
 
 class Compared(msgspec.Struct, frozen=True, kw_only=True):
@@ -189,5 +191,7 @@ def _print(
         table.add_column(title, justify="right" if i and figures else "left")
     for line in lines:
         table.add_row(*line)
-    console.print(table)
+    # As wide as it is, also where the terminal is narrower: a figure cut short is none.
+    wide = console.options.update(max_width=_MAX_WIDTH)
+    console.print(table, width=Measurement.get(console, wide, table).maximum)
     console.print()

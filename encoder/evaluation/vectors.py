@@ -63,6 +63,7 @@ class TermsRanker:
             torch.from_numpy(np.stack([item, items.terms])),
             torch.from_numpy(items.weights),
             (len(items.starts) - 1, self._n_terms),
+            check_invariants=True,
         ).coalesce()  # (N, V)
 
     def scores(self, windows: Sequence[BehaviourWindow]) -> NDArray[np.float32]:

@@ -28,10 +28,11 @@ from encoder.loading import load_text_encoder
 from encoder.zero_shot import DAY_MS
 from interest.bundle import DecayParameters
 
-_DECAYS: Final = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9)
-_HALF_LIVES_DAYS: Final = (90, 365, 730, 3_650)
-_DIMS: Final = (96, 128, 192, 256, None)
-_WEIGHTS: Final = (1.0, 1.5, 2.0, 3.0)
+_DECAYS: Final = (0.6, 0.7, 0.8, 0.9)
+_HALF_LIVES_DAYS: Final = (180, 730, 3_650)
+_POWERS: Final = (0.25, 0.4, 0.5)
+_DIMS: Final = (128, 256, None)
+_WEIGHTS: Final = (1.0, 2.0, 3.0, 4.0)
 
 
 def main(folder: Path) -> None:
@@ -58,7 +59,9 @@ def main(folder: Path) -> None:
         return max(found, key=found.__getitem__)
 
     def fused(decay: DecayParameters, weight: float) -> Ranker:
-        return WeightedSum([(rows.zero_shot(decay, dim), 1.0), (rows.title_terms(decay), weight)])
+        return WeightedSum(
+            [(rows.zero_shot(decay, dim, power), 1.0), (rows.title_terms(decay), weight)]
+        )
 
     decays = {
         f"{decay}, {days} days": DecayParameters(position_decay=decay, half_life_ms=days * DAY_MS)
@@ -68,9 +71,16 @@ def main(folder: Path) -> None:
     dense = decays[
         best({name: partial(rows.zero_shot, decay, None) for name, decay in decays.items()})
     ]
+    print("dense: power of the whitening")
+    powers = {str(power): power for power in _POWERS}
+    power = powers[
+        best({name: partial(rows.zero_shot, dense, None, value) for name, value in powers.items()})
+    ]
     print("dense: axes")
     dims = {str(dim): dim for dim in _DIMS}
-    dim = dims[best({name: partial(rows.zero_shot, dense, dim) for name, dim in dims.items()})]
+    dim = dims[
+        best({name: partial(rows.zero_shot, dense, value, power) for name, value in dims.items()})
+    ]
     print("title terms alone: decay per position, half-life as above")
     some = {
         name: decay for name, decay in decays.items() if decay.half_life_ms == dense.half_life_ms

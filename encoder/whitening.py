@@ -3,9 +3,11 @@
 Vectors of a language model share a direction and crowd along a few axes, so cosines say little
 (Mu and Viswanath 2018, "All-but-the-Top"). Centring and scaling along the principal axes helps
 (Su et al. 2021, "Whitening Sentence Representations"; for recommendation Zhang et al. 2024, "Are
-ID Embeddings Necessary? Whitening Pre-trained Text Embeddings"). We differ in the power: they
-multiply by λ^-½, which makes noise on weak axes as loud as meaning on strong ones; half-whitening
-multiplies by λ^-¼.
+ID Embeddings Necessary? Whitening Pre-trained Text Embeddings"). They multiply by λ^-½ (full
+whitening), which makes noise on weak axes as loud as meaning on strong ones. We differ in two ways:
+the power can be chosen (λ^-¼ is half-whitening), and eigenvalues are shrunk towards their mean by
+D / (N + D) (after Ledoit and Wolf 2004, with a fixed intensity). A catalogue of fewer items than
+dimensions says little of any axis: whitened in full, all its items would be equally far apart.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ class Whitening(msgspec.Struct, frozen=True, eq=False):
         Args:
             vectors: rows of zeros (items that say nothing) are passed over.
             dim: axes to keep, the strongest; fewer where the vectors span fewer. None: all.
-            power: scales are eigenvalue^-power.
+            power: scales are (shrunk) eigenvalue^-power.
 
         Raises:
             BadInput: fewer than two vectors differ, so there is nothing to spread.
@@ -59,6 +61,8 @@ class Whitening(msgspec.Struct, frozen=True, eq=False):
         values, axes = values[::-1], axes[:, ::-1]
         kept = int((values > _NOISE * values[0]).sum())
         kept = min(kept, dim or kept)
+        few = vectors.shape[1] / (len(spoken) + vectors.shape[1])  # 0 for many items, up to 1
+        values = (1 - few) * values + few * values.mean()
         return cls(
             mean.astype(np.float32),
             np.ascontiguousarray(axes[:, :kept], np.float32),

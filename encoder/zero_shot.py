@@ -18,6 +18,8 @@ DAY_MS: Final = 86_400_000
 
 #: How fast the past fades.
 DECAY: Final = DecayParameters(position_decay=0.65, half_life_ms=3_650 * DAY_MS)
+#: Of the whitening: the scale of an axis is its eigenvalue^-power.
+POWER: Final = 0.5
 #: Axes of the text vectors that are kept; None keeps all.
 DIM: Final[int | None] = None
 #: What the cosine of title terms counts beside that of the dense vectors.

@@ -18,7 +18,7 @@ from encoder.evaluation.vectors import LastItem, TermsRanker, VectorRanker, Weig
 from encoder.sparse_decay import SparseDecay
 from encoder.title_terms import TitleTerms
 from encoder.whitening import WhitenedItemEncoder, Whitening
-from encoder.zero_shot import DAY_MS, DECAY, DIM, SPARSE_WEIGHT
+from encoder.zero_shot import DAY_MS, DECAY, DIM, POWER, SPARSE_WEIGHT
 from interest.bundle import DecayParameters
 from interest.encoded_items import EncodedItems
 from interest.errors import BadInput
@@ -93,9 +93,11 @@ class Rows:
     def last_item(self) -> Ranker:
         return LastItem(self.mean_of_items())
 
-    def zero_shot(self, decay: DecayParameters = DECAY, dim: int | None = DIM) -> Ranker:
-        """Give `decay` over half-whitened text vectors."""
-        whitening = Whitening.fit(self._vectors(), dim=dim)
+    def zero_shot(
+        self, decay: DecayParameters = DECAY, dim: int | None = DIM, power: float = POWER
+    ) -> Ranker:
+        """Give `decay` over whitened text vectors."""
+        whitening = Whitening.fit(self._vectors(), dim=dim, power=power)
         return self._dense(
             WhitenedItemEncoder(self._texts(), whitening), whitening.apply(self._vectors()), decay
         )

@@ -56,7 +56,7 @@ def write_html(report: Report, path: Path) -> None:
         "<h2>Differences in NDCG@10</h2>",
         "<p>With 95% intervals of a paired bootstrap over users.</p>",
         _plot(lambda axes: _intervals(axes, report), 1 + 0.28 * len(report.comparisons)),
-        _table(["row", "less", "over", "difference", ""], compared_lines(report)),
+        _table(["row", "less", "over", "difference", ""], compared_lines(report.comparisons)),
     ]
     page = (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Evaluation</title>'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -129,12 +130,19 @@ def show(report: Report, console: Console) -> None:
         ["row", *slice_titles(report)],
         [[row["name"], *map(number, row["slices"].values())] for row in report.rows],
     )
-    if report.comparisons:
+    found = with_best(report)
+    if found:
         console.print("difference in NDCG@10 [95%], paired bootstrap over users", markup=False)
-        _print(console, _COMPARED, compared_lines(report), figures=False)
+        _print(console, _COMPARED, compared_lines(found), figures=False)
 
 
-def compared_lines(report: Report) -> list[list[str]]:
+def with_best(report: Report) -> list[Compared]:
+    """Give the comparisons with the row of the highest NDCG@10; the report holds all pairs."""
+    best = max(report.rows, key=lambda row: row["ndcg@10"])["name"]
+    return [found for found in report.comparisons if best in (found.ours, found.theirs)]
+
+
+def compared_lines(comparisons: Sequence[Compared]) -> list[list[str]]:
     """Give the cells of the comparisons: rows, targets, difference, and whether it is clear."""
     return [
         [
@@ -144,7 +152,7 @@ def compared_lines(report: Report) -> list[list[str]]:
             f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]",
             "" if found.low > 0 or found.high < 0 else "not clear",
         ]
-        for found in report.comparisons
+        for found in comparisons
     ]
 
 
@@ -192,6 +200,8 @@ def _print(
     for line in lines:
         table.add_row(*line)
     # As wide as it is, also where the terminal is narrower: a figure cut short is none.
-    wide = console.options.update(max_width=_MAX_WIDTH)
-    console.print(table, width=Measurement.get(console, wide, table).maximum)
+    unbounded = console.options.update(max_width=_MAX_WIDTH)
+    width = Measurement.get(console, unbounded, table).maximum
+    wide = Console(file=console.file, width=max(console.width, width), highlight=False)
+    wide.print(table)
     console.print()

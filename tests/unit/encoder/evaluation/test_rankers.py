@@ -53,7 +53,7 @@ def rows_of(data: Dataset) -> Rows:
 
 
 def scores(ranker: Ranker, data: Dataset, *items: int) -> NDArray[np.float32]:
-    (row,) = ranker.scores([window_of(data, *items)])
+    row: NDArray[np.float32] = ranker.scores([window_of(data, *items)])[0]
     return row
 
 

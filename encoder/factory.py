@@ -69,6 +69,30 @@ def _warm_window(item: Item, n_events: int) -> BehaviourWindow:
     return window_of("warm", events)
 
 
+def load_text_model(settings: Settings) -> TextEncoder:
+    """Load the text model that the settings name.
+
+    Sets torch's number of threads for the whole process.
+
+    Raises:
+        EncoderUnavailable: the model cannot be loaded or run; the text says what to do.
+        BadInput: the settings contradict each other.
+    """
+    set_threads(settings)
+    return load_text_encoder(
+        settings.text_model,
+        pooling=settings.text_pooling,
+        instruction=settings.text_instruction,
+        max_tokens=settings.text_max_tokens,
+        device=settings.device,
+    )
+
+
+def set_threads(settings: Settings) -> None:
+    """Set torch's number of threads for the whole process."""
+    torch.set_num_threads(settings.threads or usable_cores())
+
+
 def load_encoders(settings: Settings) -> Encoders:
     """Load the bundle or the text model that the settings name and put both encoders on it.
 
@@ -78,20 +102,14 @@ def load_encoders(settings: Settings) -> Encoders:
         EncoderUnavailable: the model cannot be loaded or run; the text says what to do.
         BadInput: the settings contradict each other, or the bundle is damaged.
     """
-    torch.set_num_threads(settings.threads or usable_cores())
+    set_threads(settings)
     if settings.bundle:
         parts = load_bundle_folder(Path(settings.bundle))
         text_encoder = text_encoder_of(
             parts.bundle.config.text_model, settings.text_model, settings.device
         )
     else:
-        text_encoder = load_text_encoder(
-            settings.text_model,
-            pooling=settings.text_pooling,
-            instruction=settings.text_instruction,
-            max_tokens=settings.text_max_tokens,
-            device=settings.device,
-        )
+        text_encoder = load_text_model(settings)
         parts = _untrained(settings, text_encoder)
     return encoders_of(parts, text_encoder, choose_device(settings.device))
 

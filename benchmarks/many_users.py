@@ -38,9 +38,10 @@ from streams.topics import TopicNames
 NAME: Final = "many-users"
 SIZES: Final = (10_000, 100_000, 1_000_000)
 _PARTITIONS: Final = 4
-_WINDOWS: Final = (5_000, 25_000)
+#: So many that what is fetched and not restored yet is as much in both.
+_WINDOWS: Final = (60_000, 160_000)
 #: Tracing makes all of it many times slower.
-_TRACED: Final = (500, 2_500)
+_TRACED: Final = (5_000, 10_000)
 _SIZED: Final = 1_000
 #: Some events after the windows, so that it is seen when recovery is over.
 _AFTERWARDS: Final = 1_000

@@ -242,7 +242,8 @@ class ChunkConsumer(driver.Consumer):
         return offsets
 
     def read_again(self) -> None:
-        """Read all sources again from their commits."""
+        """Read all sources again from their commits: a chunk has not come to its agent."""
+        self._outstanding.clear()  # nobody will finish it
         self._reading = None
         self._freed.set()
 

@@ -6,7 +6,7 @@ Those of commits and of sends have a file of their own, ``test_commits.py``.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -126,6 +126,35 @@ async def test_what_is_fetched_while_a_recovery_ends_is_read(
             agents_free.set()
             await seen(harness, 2)
             await settled(harness, second)
+
+
+async def test_a_chunk_that_does_not_come_to_its_agent_is_read_again(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queues of Faust's lie between, and it clears them."""
+    await begin(harness, n_rounds=1)
+    handle = Ingest.handle
+    lost: list[Chunk] = []
+
+    async def lose_one(ingest: Ingest, chunk: Chunk) -> None:
+        if lost:
+            await handle(ingest, chunk)
+        else:
+            lost.append(chunk)
+
+    monkeypatch.setattr(Ingest, "handle", lose_one)
+    async with harness.worker() as worker:
+        await eventually(has_lost(lost))
+        await publish_round(harness, 2)
+        await seen(harness, 2)
+        await settled(harness, worker)
+
+
+def has_lost(lost: list[Chunk]) -> Callable[[], Awaitable[bool]]:
+    async def told() -> bool:
+        return bool(lost)
+
+    return told
 
 
 async def test_no_source_is_fetched_until_the_recovery_is_over(

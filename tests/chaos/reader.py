@@ -52,7 +52,7 @@ class Watch:
             self.users += [user for user in order["watch"] if user not in self.users]
         elif "lost" in order:
             self._healing |= set(self._best)
-            self._in_copy |= self._forgotten_ms.keys() - self._best.keys()
+            self._in_copy |= self._forgotten_ms.keys()
         elif "forget" in order:
             self._forgotten_ms[order["forget"]] = order["ms"]
             self._leaving.add(order["forget"])

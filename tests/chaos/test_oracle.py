@@ -120,3 +120,14 @@ def test_a_reader_allows_who_was_forgotten_in_an_older_copy_until_they_are_gone(
     assert not watch.look("u", record((0, 1, 5), T0, 3))
     assert not watch.look("u", None)
     assert "came back" in watch.look("u", record((0, 1, 5), T0, 3))
+
+
+def test_a_reader_allows_that_also_where_forgetting_was_under_way_when_the_copy_came() -> None:
+    watch = Watch()
+    assert not watch.look("u", record((0, 1, 5), T0, 3))
+    watch.obey({"forget": "u", "ms": T0})
+    watch.obey({"lost": True})
+    watch.obey({"forgotten": "u"})
+    assert not watch.look("u", record((0, 1, 5), T0, 3))
+    assert not watch.look("u", None)
+    assert "came back" in watch.look("u", record((0, 1, 5), T0, 3))

@@ -218,6 +218,16 @@ class Rig:
         await self.until(f"{worker} comes to {step}", there, seconds)
         worker.fired.remove(step)
 
+    async def first_fired(self, worker: WorkerProcess, *steps: str, seconds: float = 60.0) -> str:
+        """Wait until a worker has come to one of some steps, and is stopped or dead; say which."""
+
+        async def there() -> str:
+            return next((step for step in worker.fired if step in steps), "")
+
+        step: str = await self.until(f"{worker} comes to one of {steps}", there, seconds)
+        worker.fired.remove(step)
+        return step
+
     # Sending.
 
     async def write_item(self, item_id: str) -> None:

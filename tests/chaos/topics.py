@@ -71,7 +71,9 @@ class Log:
             ends = await self._ends(consumer, self._partitions(topic))
             for tp, end in ends.items():
                 consumer.assign([tp])
-                await consumer.seek_to_beginning(tp)
+                # Not seek_to_beginning: a fetch from where the assignment began may come between.
+                starts = await consumer.beginning_offsets([tp])
+                consumer.seek(tp, starts[tp])
                 while await consumer.position(tp) < end:
                     for record in (await consumer.getmany(tp, timeout_ms=_FETCH_MS)).get(tp, []):
                         records.append(  # noqa: PERF401  # awaits between

@@ -49,7 +49,7 @@ class Place(NamedTuple):
 
 INGEST: Final = Place("ingest", "kafka: worker", "rate to the last commit")
 WINDOW: Final = Place("many-users", "a window of 50 events", "resident memory")
-ENCODE: Final = Place("user-encode", "ours, d=64, Beauty", "rate")
+ENCODE: Final = Place("user-encode", "Beauty, d = 64", "ours")
 ENCODE_CUDA: Final = ENCODE._replace(benchmark="user-encode (cuda)")
 RECORD: Final = Place("many-users", "a window of 50 events", "changelog record")
 REDIS: Final = Place("scale", "a user in Redis, 50 events", "memory, 64 dimensions")

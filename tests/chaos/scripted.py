@@ -7,16 +7,21 @@ load. Whether nothing was lost is for the oracle to say, at the end of the run.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from tests.chaos.fleet import WorkerProcess
+from tests.chaos.fleet import Away, WorkerProcess
 from tests.chaos.rig import SESSION_S, Rig
+from tests.chaos.services import HarnessFailed
 
 _USERS: Final = itertools.count()
 _HELD_S: Final = 30.0
+#: How often a worker is aimed at, and for how long each time: a rebalance may come between.
+_AIMS: Final = 5
+_AIM_S: Final = 20.0
 #: In which a worker tries a refused upsert several times.
 _RETRIES_S: Final = 3.0
 
@@ -68,14 +73,20 @@ async def _wake(rig: Rig, zombie: WorkerProcess, step: str) -> None:
 async def _stopped_at(rig: Rig, user: str, step: str) -> WorkerProcess:
     """Stop the owner of a user between two steps, until it has lost its partitions to others."""
     before, after = f"before-{step}", f"after-{step}"
-    while True:
+    for attempt in range(_AIMS):
         zombie = await _owner(rig, user)
         await zombie.aim(before, "stop", user)
         await zombie.aim(after, "stop", user)
         await rig.write_event(user)
-        if await rig.first_fired(zombie, before, after) == before:
-            break
-        zombie.signal(signal.SIGCONT)  # it was between the two already
+        try:
+            if await rig.first_fired(zombie, before, after, seconds=_AIM_S) == before:
+                break
+            zombie.signal(signal.SIGCONT)  # it was between the two already
+        except HarnessFailed:
+            if attempt == _AIMS - 1:
+                raise
+            with contextlib.suppress(Away):
+                await zombie.ask("release")  # it has lost the user to another one meanwhile
     rig.counts["stops"] += 1
     await _owner(rig, user, zombie)
     return zombie

@@ -1,8 +1,9 @@
 """A process that reads vectors without pause, and reports each that steps back.
 
 ``python -P -m tests.chaos.reader URL PREFIX``. Orders are JSON lines on standard input:
-``{"watch": [users]}``, ``{"lost": true}`` (Redis was set back: until a user is where it was, it
-may be lower), ``{"forget": user, "ms": t}`` before a request is sent (t is Unix ms) and
+``{"watch": [users]}``, ``{"losing": true}`` (Redis is about to be set back: nothing is judged) and
+``{"lost": true}`` (it was: until a user is where it was, it may be lower),
+``{"forget": user, "ms": t}`` before a request is sent (t is Unix ms) and
 ``{"forgotten": user}`` when it was seen to be carried out. Answers, each a line:
 ``{"violation": text}``, and ``{"rounds": n}`` when standard input ends.
 """
@@ -40,6 +41,7 @@ class Watch:
     def __init__(self) -> None:
         self.users: list[str] = []
         self._best: dict[str, Seen] = {}
+        self._losing = False
         self._healing: set[str] = set()
         self._forgotten_ms: dict[str, int] = {}
         self._leaving: set[str] = set()
@@ -50,7 +52,10 @@ class Watch:
         """Take an order of the harness."""
         if "watch" in order:
             self.users += [user for user in order["watch"] if user not in self.users]
+        elif "losing" in order:
+            self._losing = True
         elif "lost" in order:
+            self._losing = False
             self._healing |= set(self._best)
             self._in_copy |= self._forgotten_ms.keys()
         elif "forget" in order:
@@ -62,7 +67,7 @@ class Watch:
 
     def look(self, user: str, raw: bytes | None) -> str:
         """Compare what is read with what was read before; give a sentence if it steps back."""
-        if user in self._leaving:
+        if self._losing or user in self._leaving:
             return ""
         best = self._best.get(user)
         if raw is None:

@@ -284,7 +284,7 @@ class Rig:
         """Restart Redis, with its data or not."""
         self.counts["redis restarts"] += 1
         if loses != "none":
-            self._tell_reader({"lost": True})
+            self._tell_reader({"losing": True})
         await self.redis.restart(loses, away_s)
         if loses != "none":
             self._tell_reader({"lost": True})

@@ -103,6 +103,18 @@ def test_a_reader_allows_lower_vectors_after_a_loss_until_they_are_back() -> Non
     assert "content" in watch.look("u", record((0, 3, 5), T0 - 1, 3))
 
 
+def test_a_reader_judges_nothing_between_the_announcement_of_a_loss_and_its_end() -> None:
+    watch = Watch()
+    assert not watch.look("u", record((0, 1, 5), T0, 3))
+    watch.obey({"losing": True})
+    assert not watch.look("u", record((0, 1, 5), T0, 3))
+    assert not watch.look("u", None)
+    watch.obey({"lost": True})
+    assert not watch.look("u", None)
+    assert not watch.look("u", record((0, 1, 5), T0, 3))
+    assert "gone" in watch.look("u", None)
+
+
 def test_a_reader_reports_who_comes_back_after_being_forgotten() -> None:
     watch = Watch()
     assert not watch.look("u", record((0, 1, 5), T0, 3))

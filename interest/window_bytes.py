@@ -6,7 +6,6 @@ ids, since a number means something to one worker only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -16,15 +15,15 @@ from interest.item_table import SHARED, ItemTable
 from interest.rare import split
 from interest.window import ID, WORD, BehaviourWindow, count_entries
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 
 
 class StoredWindow(NamedTuple):
-    """A window, the generation that wrote it, and the ids of events no good vector showed yet."""
+    """A window, the generation that wrote it, and which events no good vector showed yet."""
 
     window: BehaviourWindow
     generation: int
-    fresh: tuple[str, ...]
+    unproven: bytes
 
 
 class _Stored(msgspec.Struct, array_like=True, gc=False):
@@ -38,19 +37,19 @@ class _Stored(msgspec.Struct, array_like=True, gc=False):
     heads: bytes
     items: list[str | None]
     rare: bytes
-    fresh: list[str]
+    unproven: bytes
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Stored)
 
 
-def window_to_bytes(window: BehaviourWindow, generation: int, fresh: Sequence[str] = ()) -> bytes:
+def window_to_bytes(window: BehaviourWindow, generation: int, unproven: bytes = b"") -> bytes:
     """Give the changelog record of a window.
 
     Args:
         generation: consumer-group generation of the worker that writes.
-        fresh: ids of events that no good vector shows yet.
+        unproven: hashes of the ids of events that no good vector shows yet, 8 bytes each.
     """
     names = window.items.names
     return _encoder.encode(
@@ -64,7 +63,7 @@ def window_to_bytes(window: BehaviourWindow, generation: int, fresh: Sequence[st
             window.data[: (ID + WORD) * len(window)],
             [names[number] if number else None for number in window.item_numbers()],
             window.rare,
-            fresh,
+            unproven,
         )
     )
 
@@ -89,7 +88,8 @@ def window_from_bytes(raw: bytes, items: ItemTable = SHARED) -> StoredWindow:
     if stored.format != _FORMAT:
         raise CorruptRecord(f"window record of format {stored.format}, expected {_FORMAT}")
     n = len(stored.items)
-    if len(stored.heads) != (ID + WORD) * n or not _entries_fit(stored):
+    fits = len(stored.heads) == (ID + WORD) * n and not len(stored.unproven) % ID
+    if not fits or not _entries_fit(stored):
         raise CorruptRecord(f"window record of {len(raw)} bytes whose columns do not fit")
     window = BehaviourWindow(
         stored.subject_id,
@@ -100,7 +100,7 @@ def window_from_bytes(raw: bytes, items: ItemTable = SHARED) -> StoredWindow:
         stored.unresolved,
         items,
     )
-    return StoredWindow(window, stored.generation, tuple(stored.fresh))
+    return StoredWindow(window, stored.generation, stored.unproven)
 
 
 def _format_of(raw: bytes) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Final, NamedTuple
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from interest.errors import EncoderUnavailable
 from interest.event import Event, EventType
-from interest.fold import joined, window_of
+from interest.fold import enters_window, joined, row_of, window_of
 from interest.item import EncodedItem
 from interest.ports import UserEncoder
 from interest.window import BehaviourWindow, Row, WindowLimits
@@ -123,12 +123,17 @@ class WindowEncoding:
         return matrix
 
     async def isolate(
-        self, window: BehaviourWindow, sound: BehaviourWindow | None, items: Items
+        self,
+        window: BehaviourWindow,
+        sound: BehaviourWindow | None,
+        fresh: Iterable[Event],
+        items: Items,
     ) -> Isolated:
         """Find the events that make a window fail, each tried on top of what is sound.
 
         Args:
             sound: the window as it was last encoded; None where that is not known.
+            fresh: all events since then; some may have pushed others out.
 
         Returns:
             the window without its poison, with what that had pushed out, same revision.
@@ -136,19 +141,41 @@ class WindowEncoding:
         Raises:
             EncoderUnavailable: the device stopped working meanwhile; a retry is safe.
         """
+        chars = self._limits.text_chars
+        rows = {
+            *window.rows(),
+            *(row_of(e, window.subject_id, window.items, chars) for e in fresh if enters_window(e)),
+        }
         base = window.with_rows(())
-        if sound is not None and await self._works(sound, items):
-            base = base.with_rows(sound.moved(window.items).rows())
-        poison: list[Row] = []
-        for row in window.rows():
-            candidate = joined(base, window.with_rows([row]), self._limits)
-            if candidate is base:
-                continue
-            if await self._works(candidate, items):
-                base = candidate
+        if sound is not None:
+            kept = base.with_rows(sound.moved(window.items).rows())
+            if await self._works(kept, items):
+                base = kept
             else:
-                poison.append(row)
+                rows |= set(kept.rows())
+        poison: list[Row] = []
+        ordered = sorted(rows)
+        # As many as a window holds do not push each other out, so each is tried.
+        for first in range(0, len(ordered), self._limits.max_events):
+            part = ordered[first : first + self._limits.max_events]
+            base = await self._with_sound(base, part, items, poison)
         return Isolated(msgspec.structs.replace(base, revision=window.revision), tuple(poison))
+
+    async def _with_sound(
+        self, base: BehaviourWindow, rows: Sequence[Row], items: Items, poison: list[Row]
+    ) -> BehaviourWindow:
+        """Give a window with those of some events that can be encoded; the others are poison."""
+        candidate = joined(base, base.with_rows(rows), self._limits)
+        if candidate is base:
+            return base
+        if await self._works(candidate, items):
+            return candidate
+        if len(rows) == 1:
+            poison += rows
+            return base
+        middle = len(rows) // 2
+        base = await self._with_sound(base, rows[:middle], items, poison)
+        return await self._with_sound(base, rows[middle:], items, poison)
 
     async def _works(self, window: BehaviourWindow, items: Items) -> bool:
         try:

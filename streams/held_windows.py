@@ -87,7 +87,10 @@ class HeldWindows(ABC):
         changed = change(self._built_on(subject_id), events, self._limits)
         if changed is None:
             self.claim(subject_id, self._generation)
-            return self.held.get(subject_id)
+            held = self.held.get(subject_id)
+            if held is not None:
+                held.note(ours, events)
+            return held
         known = self._known_items
         if not changed.window.unresolved:
             for event in events:
@@ -98,7 +101,7 @@ class HeldWindows(ABC):
                     break
         held = self.put(changed, self._generation)
         held.touched_ms = self._touched_ms
-        held.note(ours, [event.event_id for event in events])
+        held.note(ours, events)
         return held
 
     def window(self, subject_id: str) -> BehaviourWindow:
@@ -182,10 +185,16 @@ class HeldWindows(ABC):
 
         Args:
             shown: what was held when it was encoded; where the window has moved on since, it is
-                dirty again, and looked at then.
+                dirty again, and what has come since is looked at then.
         """
         held = self.held.get(shown.window.subject_id)
-        if held is None or held.token != shown.token:
+        if held is None:
+            return
+        n = len(shown.fresh)
+        if held.token != shown.token:
+            if held.sound is shown.sound and held.fresh[:n] == shown.fresh:
+                # Nothing but new events came over it: they alone are not proven yet.
+                held.sound, held.fresh = shown.window, held.fresh[n:]
             return
         held.sound, held.fresh = held.window, ()
         if held.window.unresolved != unresolved:

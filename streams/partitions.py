@@ -6,6 +6,7 @@ from collections.abc import Callable, Container
 
 import msgspec
 
+from interest.event import id_hash
 from interest.fold import Change, only
 from interest.forgetting import Marker, joined
 from interest.item_table import SHARED, ItemTable
@@ -53,6 +54,12 @@ class Partition(HeldWindows):
         if self.removed:
             self.removed.pop(change.window.subject_id.encode(), None)
         return super().put(change, generation)
+
+    def encoded(self, shown: Held, *, unresolved: bool) -> None:
+        """Remember of a window that it could be encoded; not of what was forgotten meanwhile."""
+        marker = self.marker(shown.window.subject_id)
+        if marker is None or shown.token > marker.token:
+            super().encoded(shown, unresolved=unresolved)
 
     def marker(self, subject_id: str) -> Marker | None:
         """Give the marker of a person who was forgotten."""
@@ -126,6 +133,11 @@ class Partition(HeldWindows):
         if held.token > marker.token and kept is held.window:
             return  # it was built knowing the marker
         held.sound = None
+        held.fresh = tuple(
+            event
+            for event in held.fresh
+            if not is_forgotten(event.ts, ahead.get(id_hash(event.event_id)), marker)
+        )
         above = max(held.token, marker.token)
         window = msgspec.structs.replace(kept, era=above.era, revision=above.revision + 1)
         self.replace(window, generation)

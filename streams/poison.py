@@ -59,7 +59,8 @@ class Poison:
         owner finds the same poison and writes the same letters.
         """
         job = found.job
-        isolated = await self._encoding.isolate(job.held.window, job.held.sound, found.items)
+        held = job.held
+        isolated = await self._encoding.isolate(held.window, held.sound, held.fresh, found.items)
         letters = [row for row in isolated.poison if not self._is_forgotten(row, job)]
         if letters:
             log.warning("%d events of a user cannot be encoded (%s)", len(letters),
@@ -91,15 +92,21 @@ class Poison:
         return marker is not None and is_forgotten(row.ts, job.held.ahead.get(row.id_hash), marker)
 
     def _put_in_place(self, partition: Partition, found: Poisoned, isolated: Isolated) -> None:
-        tried = found.job.held.window
-        window = partition.window(tried.subject_id)
+        tried = found.job.held
+        subject_id = tried.window.subject_id
+        window = partition.window(subject_id)
         poison = {row.id_hash for row in isolated.poison}
         if not poison:
             return
-        clean = only(window, lambda ts, hashed: hashed not in poison)
-        if partition.marker(tried.subject_id) is None:
-            # What the poison had pushed out comes back, except to a person forgotten meanwhile.
-            clean = joined(clean, isolated.window, self._limits)
+        # What the poison had pushed out comes back, but for what was forgotten meanwhile.
+        back, marker = isolated.window, partition.marker(subject_id)
+        if marker is not None:
+            back = only(
+                back, lambda ts, hashed: not is_forgotten(ts, tried.ahead.get(hashed), marker)
+            )
+        clean = joined(only(window, lambda ts, hashed: hashed not in poison), back, self._limits)
+        held = partition.held[subject_id]
+        held.fresh = tuple(e for e in held.fresh if id_hash(e.event_id) not in poison)
         partition.replace(
             msgspec.structs.replace(clean, revision=window.revision + 1),
             self._progress.generation,
@@ -109,6 +116,6 @@ class Poison:
 def _event(row: Row, job: Job) -> Event:
     """Give the event of a row; of one that was encoded before, the id may not be known any more."""
     window = job.held.window
-    ids = {id_hash(event_id): event_id for event_id in job.held.fresh}
+    ids = {id_hash(event.event_id): event.event_id for event in job.held.fresh}
     event_id = ids.get(row.id_hash) or name_of(row.id_hash)
     return event_of(behaviour(row, window.items), window.subject_id, event_id)

@@ -11,6 +11,8 @@ import msgspec
 
 from streams.window_records import Held, WindowRecords
 
+#: More than come at once, so that what had to stay for a while does go.
+_EVICTED_AT_ONCE: Final = 2
 _WRITE_BUFFER_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -50,7 +52,8 @@ class SpilledWindows(MutableMapping[str, Held]):
     encrypted in the changelog, they are here.
 
     What is got is in memory from then on and may be changed in place, until ``n_in_memory`` others
-    were used. ``peek`` gives a copy of what lies on disk: changes to that are lost.
+    were used and its events are encoded. ``peek`` gives a copy of what lies on disk: changes to that
+    are lost.
 
     Args:
         folder: must not exist; removed by :meth:`close`.
@@ -148,8 +151,14 @@ class SpilledWindows(MutableMapping[str, Held]):
     def _keep(self, subject_id: str, held: Held) -> None:
         self._hot[subject_id] = held
         self._hot.move_to_end(subject_id)
-        if len(self._hot) > self._n_in_memory and self._db is not None:
+        for _ in range(_EVICTED_AT_ONCE):
+            if len(self._hot) <= self._n_in_memory or self._db is None:
+                return
             oldest, left = self._hot.popitem(last=False)
+            if left.fresh:
+                # A record does not hold these. They go with the next encode, and so may this one.
+                self._hot[oldest] = left
+                continue
             record = self._records.window(self._partition, left)
             stored = _encoder.encode((record.value, record.headers, left.touched_ms))
             self._db.put(oldest.encode(), stored, self._no_log)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from interest.errors import CorruptRecord
-from interest.event import id_hash
+from interest.event import Event, id_hash
 from interest.fold import joined, only
 from interest.forgetting import Marker
 from interest.item_table import SHARED, ItemTable
@@ -33,8 +33,6 @@ _AHEAD_HEADER: Final = "ahead"
 _SOUND_HEADER: Final = "sound"
 #: No UTF-8 text begins with this byte, so a marker's key is never a subject's.
 MARKER_KEY: Final = b"\xff"
-#: Ids noted before it is looked which are still of use: twice a window of the usual size.
-_FRESH: Final = 100
 _NOBODY_AHEAD: Final[Mapping[bytes, int]] = {}
 #: A join of parts of one window loses nothing, whatever the bundle's limits are.
 _NO_LIMITS: Final = WindowLimits(max_events=1000, span_ms=2**62)
@@ -49,8 +47,8 @@ class Held(msgspec.Struct, gc=False):
     ``touched_ms`` is when that was, by the wall clock. ``ahead`` keeps the arrival (Unix ms) of
     events whose own time lies after it, by the hash of the id: whether they came before a request
     to forget cannot be told from the window. ``sound`` is the window as it was last encoded, where
-    that is known. ``fresh`` are the ids of what came since, since a window keeps no id and a dead
-    letter needs it; there may be more in it.
+    that is known. ``fresh`` are the events that were folded since, also those that poison has
+    pushed out again, or did not let in: none is committed, so ``max_uncommitted`` bounds them.
     """
 
     window: BehaviourWindow
@@ -58,26 +56,22 @@ class Held(msgspec.Struct, gc=False):
     touched_ms: int = 0
     ahead: Mapping[bytes, int] = _NOBODY_AHEAD
     sound: BehaviourWindow | None = None
-    fresh: tuple[str, ...] = ()
+    fresh: tuple[Event, ...] = ()
 
     @property
     def token(self) -> Token:
         """What orders writes of this window."""
         return Token(self.window.era, self.generation, self.window.revision)
 
-    def note(self, ahead: Mapping[bytes, int] | None, fresh: Sequence[str]) -> None:
-        """Take note of what a window does not keep of its new events."""
+    def note(self, ahead: Mapping[bytes, int] | None, fresh: Sequence[Event]) -> None:
+        """Take note of new events: some may not be in the window, and may have to come back."""
         self.fresh = (*self.fresh, *fresh)
-        if ahead or self.ahead or len(self.fresh) > _FRESH:
-            self.trim(ahead)
+        self.trim(ahead)
 
     def trim(self, ahead: Mapping[bytes, int] | None = None) -> None:
-        """Let go what is noted of events that are not in the window any more."""
-        if not (ahead or self.ahead or self.fresh):
-            return
-        ids = self.window.id_hashes()
-        self.fresh = tuple({i: None for i in self.fresh if id_hash(i) in ids})
+        """Note when events arrived, and let go what is noted of those that are gone for good."""
         if ahead or self.ahead:
+            ids = self.window.id_hashes() | {id_hash(event.event_id) for event in self.fresh}
             here = {**self.ahead, **(ahead or {})}
             self.ahead = {hashed: ms for hashed, ms in here.items() if hashed in ids}
 
@@ -108,7 +102,7 @@ class WindowRecords:
     def window(self, partition: int, held: Held) -> Record:
         """Make the record of a window."""
         key = held.window.subject_id.encode()
-        value = window_to_bytes(held.window, held.generation, held.fresh)
+        value = window_to_bytes(held.window, held.generation, _unproven(held.window, held.sound))
         value = self._seal("window", key, value)
         headers: list[tuple[str, bytes]] = []
         if held.ahead:
@@ -156,7 +150,7 @@ class WindowRecords:
             if ahead:
                 ahead = self._open(_AHEAD_HEADER, key, ahead)
             raw = self._open("window", key, record.value)
-            window, generation, fresh = window_from_bytes(raw, self.items)
+            window, generation, unproven = window_from_bytes(raw, self.items)
             sound = headers.get(_SOUND_HEADER)
             if sound:
                 sound = self._open(_SOUND_HEADER, key, sound)
@@ -166,9 +160,8 @@ class WindowRecords:
                 touched_ms=int(record.timestamp),
                 ahead=_ahead_decoder.decode(ahead) if ahead else _NOBODY_AHEAD,
                 sound=_sound(
-                    window, fresh, window_from_bytes(sound, self.items).window if sound else None
+                    window, unproven, window_from_bytes(sound, self.items).window if sound else None
                 ),
-                fresh=fresh,
             )
         except (msgspec.DecodeError, UnicodeDecodeError, struct.error) as error:
             raise CorruptRecord(f"changelog record: {error}") from error
@@ -178,6 +171,16 @@ class WindowRecords:
 
     def _open(self, kind: str, key: bytes, raw: bytes) -> bytes:
         return self._sealer.open(raw, place(kind, self._topic, key)) if is_sealed(raw) else raw
+
+
+def _unproven(window: BehaviourWindow, sound: BehaviourWindow | None) -> bytes:
+    """Give the hashes of the events that no encode has shown to be sound, one after the other."""
+    if sound is None:
+        return window.data[: ID * len(window)]
+    if sound.data == window.data:
+        return b""
+    shown = set(sound.moved(window.items).rows())
+    return b"".join(row.id_hash for row in window.rows() if row not in shown)
 
 
 def _pushed_out(window: BehaviourWindow, sound: BehaviourWindow | None) -> BehaviourWindow | None:
@@ -195,12 +198,12 @@ def _pushed_out(window: BehaviourWindow, sound: BehaviourWindow | None) -> Behav
 
 
 def _sound(
-    window: BehaviourWindow, fresh: tuple[str, ...], out: BehaviourWindow | None
+    window: BehaviourWindow, unproven: bytes, out: BehaviourWindow | None
 ) -> BehaviourWindow:
-    """Give back the window as it was last encoded, as far as that was written."""
-    if not fresh and out is None:
+    """Give back the window as it was last encoded."""
+    if not unproven and out is None:
         return window
-    hashes = {id_hash(event_id) for event_id in fresh}
+    hashes = {unproven[i : i + ID] for i in range(0, len(unproven), ID)}
     sound = only(window, lambda ts, hashed: hashed not in hashes)
     return sound if out is None else joined(sound, out, _NO_LIMITS)
 

@@ -61,7 +61,7 @@ class Harness:
         events = [decode_event(event_json(e, ts=T0 + int(e[-1]))) for e in event_ids]
         self.partition.replace(fold(self.partition.window("u"), events, LIMITS), generation=1)
         held = self.partition.held["u"]
-        held.note(None, event_ids)
+        held.note(None, events)
         self.seen = {**self.seen, **{id_hash(e): e for e in event_ids}}
         return held
 
@@ -98,6 +98,30 @@ async def test_what_poison_pushed_out_comes_back_and_innocents_stay(harness: Har
     assert harness.partition.held["u"].token == (0, 1, 3)
     assert "u" in harness.partition.changed
     assert [mark.subject_id for mark in harness.dirty.take(lambda mark: 1, 9)] == ["u"]
+
+
+async def test_what_poison_pushed_out_before_anything_of_it_was_encoded_comes_back(
+    harness: Harness,
+) -> None:
+    held = harness.see("a1", "b2")
+    held.sound, held.fresh = held.window, ()
+    harness.see("c3")
+    harness.see("bad5", "bad6", "bad7")
+    # Nothing of a full window gives way to an event that is older than all of it.
+    harness.see("bad8")
+    harness.see("d4")
+    assert harness.event_ids == ["bad5", "bad6", "bad7", "bad8"]
+    await harness.remove(msgspec.structs.replace(harness.partition.held["u"]))
+    assert harness.event_ids == ["a1", "b2", "c3", "d4"]
+    assert len(harness.outbox.sent) == 4
+    assert [e.event_id for e in harness.partition.held["u"].fresh] == ["c3", "d4"]
+
+
+async def test_poison_that_other_poison_pushed_out_is_a_dead_letter_too(harness: Harness) -> None:
+    harness.see("bad1", "a2", *(f"bad{i}" for i in range(3, 9)))
+    await harness.remove(harness.partition.held["u"])
+    assert harness.event_ids == ["a2"]
+    assert len(harness.outbox.sent) == 7
 
 
 async def test_without_a_known_sound_window_each_event_is_tried(harness: Harness) -> None:

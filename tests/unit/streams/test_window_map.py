@@ -31,10 +31,8 @@ def held(user: str, n_events: int) -> Held:
         for i in range(n_events)
     ]  # fmt: skip
     window = window_of(user, events)
-    last = events[-1].event_id
     return Held(
         window, generation=3, touched_ms=T0 + n_events, sound=window_of(user, events[:-1]),
-        fresh=(last,),
     )  # fmt: skip
 
 
@@ -101,6 +99,21 @@ def test_looking_does_not_count_as_use(spilled: SpilledWindows) -> None:
     assert spilled.in_memory() == ["b", "c"]
     assert spilled.get("a") is not None
     assert spilled.in_memory() == ["c", "a"]
+
+
+def test_what_was_not_encoded_yet_stays_until_it_is(spilled: SpilledWindows) -> None:
+    event = Event(event_id="new", user_id="a", type=EventType.VIEW, ts=T0, item_id="i")
+    for user in "abcd":
+        waiting = held(user, 2)
+        waiting.fresh = (event,)
+        spilled[user] = waiting
+    assert sorted(spilled.in_memory()) == list("abcd")
+    for user in "abc":
+        spilled[user].fresh = ()
+    for user in "efgh":
+        spilled[user] = held(user, 2)
+    assert sorted(spilled.in_memory()) == ["d", "h"]
+    assert spilled["d"].fresh == (event,)
 
 
 def test_who_is_let_go_leaves_the_disk(spilled: SpilledWindows) -> None:

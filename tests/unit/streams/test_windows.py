@@ -10,7 +10,7 @@ import pytest
 
 from interest.errors import CorruptRecord
 from interest.event import decode_event, id_hash
-from interest.fold import fold, joined
+from interest.fold import fold
 from interest.forgetting import Marker, subject_hash
 from interest.vector import Token
 from interest.window import BehaviourWindow, WindowLimits
@@ -178,16 +178,16 @@ def test_what_new_events_pushed_out_is_kept_until_they_are_known_to_be_sound() -
     assert isinstance(restored, Held)
     assert restored.window.content() == held.window.content()
     assert restored.sound is not None
-    assert restored.sound.content() != restored.window.content()
-    assert joined(restored.sound, restored.window, WindowLimits()) is restored.sound
-    known = read_back(Held(held.window, 3, sound=sound, fresh=("e2",)))
-    assert isinstance(known, Held)
-    assert known.sound is not None
-    assert known.sound.content() == sound.content()
-    # Where nothing was pushed out the window itself is what poison is looked for on top of.
-    plain = read_back(Held(fold(EMPTY, events[:1], limits), 3, sound=EMPTY))
-    assert isinstance(plain, Held)
-    assert plain.sound == plain.window
+    assert restored.sound.content() == sound.content()
+
+
+def test_of_a_window_that_was_never_encoded_nothing_is_known_to_be_sound() -> None:
+    first = fold(EMPTY, [decode_event(event_json("e0"))], WindowLimits())
+    for sound in (None, EMPTY):
+        restored = read_back(Held(first, 3, sound=sound))
+        assert isinstance(restored, Held)
+        assert restored.sound is not None
+        assert len(restored.sound) == 0
 
 
 def test_changelog_records_are_read_back_as_they_were_written() -> None:
@@ -290,6 +290,10 @@ def held_ids(partition: Partition) -> set[bytes]:
     return partition.window("u").id_hashes()
 
 
+def fresh_ids(partition: Partition) -> list[str]:
+    return [event.event_id for event in partition.held["u"].fresh]
+
+
 def test_whoever_looks_at_a_window_folds_what_was_read_first() -> None:
     partition = empty_partition(0)
     read(partition, "a", "b")
@@ -298,7 +302,7 @@ def test_whoever_looks_at_a_window_folds_what_was_read_first() -> None:
     held = partition.fold("u")
     assert held is not None
     assert held.window.revision == 1
-    assert held.fresh == ("a", "b")
+    assert fresh_ids(partition) == ["a", "b"]
     assert partition.unfolded == {}
     assert partition.fold("nobody") is None
 
@@ -314,8 +318,43 @@ def test_what_is_read_while_a_window_is_encoded_survives_every_note_on_it() -> N
     assert partition.held["u"].sound is not None
     partition.replace(msgspec.structs.replace(partition.held["u"].window, era=4), 1)
     assert held_ids(partition) == {id_hash("a"), id_hash("b")}
-    assert partition.held["u"].fresh == ("b",)
+    assert fresh_ids(partition) == ["b"]
     assert partition.held["u"].window.era == 4
+
+
+def test_an_encode_proves_what_it_showed_also_where_more_has_come_since() -> None:
+    partition = empty_partition(0)
+    read(partition, "a")
+    partition.fold("u")
+    for event_id in "bcd":
+        shown = msgspec.structs.replace(partition.held["u"])
+        read(partition, event_id)
+        partition.fold("u")
+        partition.encoded(shown, unresolved=True)
+        assert partition.held["u"].sound is shown.window
+        assert fresh_ids(partition) == [event_id]
+        assert not partition.window("u").unresolved
+
+
+def test_an_encode_of_before_a_request_to_forget_proves_nothing() -> None:
+    partition = empty_partition(0)
+    read(partition, "old", ts=T0)
+    read(partition, "new", ts=T0 + 9)
+    shown = msgspec.structs.replace(partition.fold("u") or Held(EMPTY, 1))
+    partition.forget("u", T0 + 5, generation=1)
+    partition.encoded(shown, unresolved=True)
+    assert partition.held["u"].sound is None
+
+
+def test_an_event_that_changes_nothing_is_kept_until_the_window_is_known_to_be_sound() -> None:
+    partition = empty_partition(0)
+    read(partition, *(f"late {i:02}" for i in range(50)), ts=T0 + 9)
+    partition.fold("u")
+    read(partition, "early")
+    partition.fold("u")
+    assert fresh_ids(partition)[-1] == "early"
+    partition.encoded(msgspec.structs.replace(partition.held["u"]), unresolved=False)
+    assert fresh_ids(partition) == []
 
 
 def test_what_was_read_before_a_request_to_forget_goes_with_it() -> None:
@@ -324,7 +363,7 @@ def test_what_was_read_before_a_request_to_forget_goes_with_it() -> None:
     read(partition, "new", ts=T0 + 9)
     partition.forget("u", T0 + 5, generation=1)
     assert held_ids(partition) == {id_hash("new")}
-    assert partition.held["u"].fresh == ("new",)
+    assert fresh_ids(partition) == ["new"]
     assert partition.unfolded == {}
 
 

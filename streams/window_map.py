@@ -52,8 +52,8 @@ class SpilledWindows(MutableMapping[str, Held]):
     encrypted in the changelog, they are here.
 
     What is got is in memory from then on and may be changed in place, until ``n_in_memory`` others
-    were used and its events are encoded. ``peek`` gives a copy of what lies on disk: changes to that
-    are lost.
+    were used and its events are encoded. ``peek`` gives a copy of what lies on disk: changes to
+    that are lost.
 
     Args:
         folder: must not exist; removed by :meth:`close`.

@@ -5,6 +5,7 @@
 ``{"lost": true}`` (it was: until a user is where it was, it may be lower),
 ``{"forget": user, "ms": t}`` before a request is sent (t is Unix ms) and
 ``{"forgotten": user}`` when it was seen to be carried out. Answers, each a line:
+``{"heeded": true}`` for each order that holds for whatever is read from here on,
 ``{"violation": text}``, and ``{"rounds": n}`` when standard input ends.
 """
 
@@ -126,6 +127,7 @@ def main(url: str, prefix: str) -> None:
                     _say({"rounds": n_rounds})
                     return
                 watch.obey(order)
+                _say({"heeded": True})
         except Empty:
             pass
         try:

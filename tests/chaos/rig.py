@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -58,6 +58,8 @@ class Rig:
         self.recoveries_s: list[float] = []
         self.violations: list[str] = []
         self.muted: set[str] = set()
+        #: Orders to the reader that it has not heeded yet, oldest first.
+        self._orders: deque[asyncio.Future[None]] = deque()
         self._numbers = list(range(options.partitions))
 
     async def start(self) -> None:
@@ -263,7 +265,7 @@ class Rig:
         """Ask for a user to be forgotten, and wait until it is."""
         self.muted.add(user)
         before = now_ms()
-        self._tell_reader({"forget": user, "ms": before})
+        await self._tell_reader({"forget": user, "ms": before})
         body = json.dumps({"user_id": user}).encode()
         await self.producers.write(self.names.forget, Message(user.encode(), body))
         self.counts["forgets"] += 1
@@ -284,7 +286,7 @@ class Rig:
         """Restart Redis, with its data or not."""
         self.counts["redis restarts"] += 1
         if loses != "none":
-            self._tell_reader({"losing": True})
+            await self._tell_reader({"losing": True})
         await self.redis.restart(loses, away_s)
         if loses != "none":
             self._tell_reader({"lost": True})
@@ -317,9 +319,13 @@ class Rig:
         """Have the reader watch users of a scripted case, too."""
         self._tell_reader({"watch": list(users)})
 
-    def _tell_reader(self, order: dict[str, Any]) -> None:
+    def _tell_reader(self, order: dict[str, Any]) -> asyncio.Future[None]:
+        """Order something; the future is done when all that is read from there on regards it."""
         assert self._reader.stdin is not None
         self._reader.stdin.write(json.dumps(order).encode() + b"\n")
+        heeded: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._orders.append(heeded)
+        return heeded
 
     async def _read_reader(self) -> None:
         assert self._reader.stdout is not None
@@ -327,7 +333,16 @@ class Rig:
             said = json.loads(raw)
             if "violation" in said:
                 self.violations.append(said["violation"])
-            self.counts["reads"] = said.get("rounds", 0)
+            elif "heeded" in said:
+                heeded = self._orders.popleft()
+                if not heeded.done():  # else nobody waits for it any more
+                    heeded.set_result(None)
+            elif "rounds" in said:
+                self.counts["reads"] = said["rounds"]
+        for order in self._orders:
+            if not order.done():
+                order.set_exception(HarnessFailed("the reader ended"))
+                order.exception()  # some are waited for by nobody
 
     async def end_reading(self) -> None:
         """Let the reader end; every violation is known then.

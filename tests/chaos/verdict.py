@@ -74,7 +74,7 @@ async def judge(rig: Rig) -> Verdict:
         verdict.add("lost", f"offsets that are not committed: {missing}", total(missing))
     found = await _read(rig, vectors)
     _compare_written(rig, found.log, verdict)
-    compare_windows(found.expected, found.windows, verdict, _places(found.log))
+    compare_windows(found.expected, found.windows, verdict, _places(found))
     compare_vectors(found, verdict)
     compare_letters(found, verdict)
     compare_forgotten(found, verdict)
@@ -134,12 +134,18 @@ def _compare_written(rig: Rig, log: Sequence[oracle.Logged], verdict: Verdict) -
                 verdict.add("broker", f"it has lost an acknowledged record: {written}")
 
 
-def _places(log: Sequence[oracle.Logged]) -> dict[str, str]:
-    return {
-        json.loads(record.value)["event_id"]: record.name
-        for record in log
-        if record.value is not None and not record.mark
-    }
+def _places(found: Found) -> dict[str, str]:
+    """Say where and when each event came, and what its person asked for."""
+    places: dict[str, str] = {}
+    for record in found.log:
+        if record.value is not None and not record.mark:
+            event = json.loads(record.value)
+            when = f"{record.name} at {record.timestamp_ms}, ts {event['ts']}"
+            forgotten_ms = found.forgotten.get(event["user_id"])
+            places[event["event_id"]] = when + (
+                "" if forgotten_ms is None else f", forgotten at {forgotten_ms}"
+            )
+    return places
 
 
 def compare_windows(

@@ -92,21 +92,29 @@ def first_length(entries: bytes) -> int:
 
 
 def split(entries: bytes) -> Iterator[bytes]:
-    """Give the entries one by one.
+    """Give the entries one by one, of which :func:`count` has seen that they are some."""
+    first = 0
+    while first < len(entries):
+        last = first + first_length(entries[first : first + _LENGTH_BYTES])
+        yield entries[first:last]
+        first = last
+
+
+def count(entries: bytes) -> int:
+    """Count the entries; a recovery does this for every window.
 
     Raises:
         ValueError: the bytes are no entries.
     """
-    first = 0
+    n = first = 0
     while first < len(entries):
-        last = first + first_length(entries[first : first + _LENGTH_BYTES])
-        if (
-            last > len(entries)
-            or entries[first : first + _LENGTH_BYTES] != entries[last - 4 : last]
-        ):
+        length = entries[first : first + _LENGTH_BYTES]
+        last = first + int.from_bytes(length, "little") + 2 * _LENGTH_BYTES
+        if last > len(entries) or entries[last - _LENGTH_BYTES : last] != length:
             raise ValueError("entries of rare fields that do not end where they should")
-        yield entries[first:last]
         first = last
+        n += 1
+    return n
 
 
 def fields(entry_: bytes) -> Rare:

@@ -34,8 +34,10 @@ _POSITIVE[
         )
     ]
 ] = True
-#: Changes noted before they are counted in one go.
-_NOTED: Final = 20_000
+#: Bytes of events noted before they are counted in one go: 12 an event.
+_NOTED_BYTES: Final = 1_500_000
+#: Places for counts, for each key there is, up to which they need not be sorted.
+_DENSE: Final = 8
 
 _Noted = list[tuple[bytes, bytes]]
 
@@ -47,17 +49,20 @@ class PopularItems:
         self._items = items
         self._entered: _Noted = []
         self._left: _Noted = []
+        self._n_noted = 0
         #: Item's number and day of each count that is not 0, in order: (K,).
         self._keys = np.zeros(0, np.int64)
         self._counts = np.zeros(0, np.int64)
 
     def move(self, change: Change) -> None:
         """Move the counts by what entered and left a window."""
-        if change.entered_words:
-            self._entered.append((change.entered_words, change.entered_items))
-        if change.left_words:
-            self._left.append((change.left_words, change.left_items))
-        if len(self._entered) + len(self._left) > _NOTED:
+        _, entered_words, entered_items, left_words, left_items = change
+        if entered_words:
+            self._entered.append((entered_words, entered_items))
+        if left_words:
+            self._left.append((left_words, left_items))
+        self._n_noted += len(entered_words) + len(left_words)
+        if self._n_noted > _NOTED_BYTES:
             self.count()
 
     def add(self, window: BehaviourWindow) -> None:
@@ -83,7 +88,7 @@ class PopularItems:
     def count(self) -> None:
         """Bring the counts up to what was noted, and let the notes go."""
         entered, left = _keys(self._entered), _keys(self._left)
-        self._entered, self._left = [], []
+        self._entered, self._left, self._n_noted = [], [], 0
         if len(entered) or len(left):
             self._set(
                 np.concatenate((self._keys, entered, left)),
@@ -91,6 +96,15 @@ class PopularItems:
             )
 
     def _set(self, keys: NDArray[np.int64], counts: NDArray[np.int64]) -> None:
+        numbers, days = keys >> _DAY_BITS, keys & ((1 << _DAY_BITS) - 1)
+        first = int(days.min())
+        n_days = int(days.max()) - first + 1
+        if (int(numbers.max()) + 1) * n_days <= _DENSE * len(keys):
+            dense = np.bincount(numbers * n_days + (days - first), counts).astype(np.int64)
+            filled = np.flatnonzero(dense)
+            self._keys = filled // n_days << _DAY_BITS | filled % n_days + first
+            self._counts = dense[filled]
+            return
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
         firsts = np.flatnonzero(np.concatenate(([True], keys[1:] != keys[:-1])))

@@ -6,24 +6,28 @@ ids, since a number means something to one worker only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import msgspec
 
 from interest.errors import CorruptRecord
 from interest.item_table import SHARED, ItemTable
-from interest.rare import split
+from interest.rare import count
 from interest.window import ID, WORD, BehaviourWindow, count_entries
 
 _FORMAT: Final = 3
 
 
 class StoredWindow(NamedTuple):
-    """A window, the generation that wrote it, and which events no good vector showed yet."""
+    """A window, the generation that wrote it, and which events no good vector showed yet.
+
+    ``unproven`` are the ids of those, or where the id is not known any more its hash.
+    """
 
     window: BehaviourWindow
     generation: int
-    unproven: bytes
+    unproven: tuple[str | bytes, ...]
 
 
 class _Stored(msgspec.Struct, array_like=True, gc=False):
@@ -37,19 +41,23 @@ class _Stored(msgspec.Struct, array_like=True, gc=False):
     heads: bytes
     items: list[str | None]
     rare: bytes
-    unproven: bytes
+    #: Ids of unproven events, and the hashes of others.
+    unproven: list[str]
+    unnamed: bytes
 
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(_Stored)
 
 
-def window_to_bytes(window: BehaviourWindow, generation: int, unproven: bytes = b"") -> bytes:
+def window_to_bytes(
+    window: BehaviourWindow, generation: int, unproven: Sequence[str | bytes] = ()
+) -> bytes:
     """Give the changelog record of a window.
 
     Args:
         generation: consumer-group generation of the worker that writes.
-        unproven: hashes of the ids of events that no good vector shows yet, 8 bytes each.
+        unproven: see :class:`StoredWindow`.
     """
     names = window.items.names
     return _encoder.encode(
@@ -63,7 +71,8 @@ def window_to_bytes(window: BehaviourWindow, generation: int, unproven: bytes = 
             window.data[: (ID + WORD) * len(window)],
             [names[number] if number else None for number in window.item_numbers()],
             window.rare,
-            unproven,
+            [event_id for event_id in unproven if isinstance(event_id, str)],
+            b"".join([hashed for hashed in unproven if isinstance(hashed, bytes)]),
         )
     )
 
@@ -88,8 +97,7 @@ def window_from_bytes(raw: bytes, items: ItemTable = SHARED) -> StoredWindow:
     if stored.format != _FORMAT:
         raise CorruptRecord(f"window record of format {stored.format}, expected {_FORMAT}")
     n = len(stored.items)
-    fits = len(stored.heads) == (ID + WORD) * n and not len(stored.unproven) % ID
-    if not fits or not _entries_fit(stored):
+    if len(stored.heads) != (ID + WORD) * n or not _entries_fit(stored):
         raise CorruptRecord(f"window record of {len(raw)} bytes whose columns do not fit")
     window = BehaviourWindow(
         stored.subject_id,
@@ -100,7 +108,8 @@ def window_from_bytes(raw: bytes, items: ItemTable = SHARED) -> StoredWindow:
         stored.unresolved,
         items,
     )
-    return StoredWindow(window, stored.generation, stored.unproven)
+    unnamed = [stored.unnamed[i : i + ID] for i in range(0, len(stored.unnamed), ID)]
+    return StoredWindow(window, stored.generation, (*stored.unproven, *unnamed))
 
 
 def _format_of(raw: bytes) -> int | None:
@@ -118,6 +127,6 @@ def _entries_fit(stored: _Stored) -> bool:
     flags = stored.heads[ID * n :: WORD]
     n_wanted = count_entries(flags)
     try:
-        return n_wanted == sum(1 for _ in split(stored.rare))
+        return n_wanted == count(stored.rare)
     except ValueError:
         return False

@@ -133,10 +133,15 @@ class Partition(HeldWindows):
         if held.token > marker.token and kept is held.window:
             return  # it was built knowing the marker
         held.sound = None
+        left = kept.id_hashes()
         held.fresh = tuple(
             event
             for event in held.fresh
-            if not is_forgotten(event.ts, ahead.get(id_hash(event.event_id)), marker)
+            if (
+                id_hash(event) in left
+                if isinstance(event, str)
+                else not is_forgotten(event.ts, ahead.get(id_hash(event.event_id)), marker)
+            )
         )
         above = max(held.token, marker.token)
         window = msgspec.structs.replace(kept, era=above.era, revision=above.revision + 1)

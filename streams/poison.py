@@ -21,6 +21,7 @@ from streams.partitions import Partition, is_forgotten
 from streams.progress import Progress
 from streams.topics import TopicNames
 from streams.upserts import Job
+from streams.window_records import event_id_of
 from streams.windows import WindowStore
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,9 @@ class Poison:
         """
         job = found.job
         held = job.held
-        isolated = await self._encoding.isolate(held.window, held.sound, held.fresh, found.items)
+        isolated = await self._encoding.isolate(
+            held.window, held.sound, held.new_events, found.items
+        )
         letters = [row for row in isolated.poison if not self._is_forgotten(row, job)]
         if letters:
             log.warning("%d events of a user cannot be encoded (%s)", len(letters),
@@ -106,7 +109,7 @@ class Poison:
             )
         clean = joined(only(window, lambda ts, hashed: hashed not in poison), back, self._limits)
         held = partition.held[subject_id]
-        held.fresh = tuple(e for e in held.fresh if id_hash(e.event_id) not in poison)
+        held.fresh = tuple(e for e in held.fresh if id_hash(event_id_of(e)) not in poison)
         partition.replace(
             msgspec.structs.replace(clean, revision=window.revision + 1),
             self._progress.generation,
@@ -116,6 +119,6 @@ class Poison:
 def _event(row: Row, job: Job) -> Event:
     """Give the event of a row; of one that was encoded before, the id may not be known any more."""
     window = job.held.window
-    ids = {id_hash(event.event_id): event.event_id for event in job.held.fresh}
+    ids = {id_hash(event_id): event_id for event_id in map(event_id_of, job.held.fresh)}
     event_id = ids.get(row.id_hash) or name_of(row.id_hash)
     return event_of(behaviour(row, window.items), window.subject_id, event_id)

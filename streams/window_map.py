@@ -155,7 +155,7 @@ class SpilledWindows(MutableMapping[str, Held]):
             if len(self._hot) <= self._n_in_memory or self._db is None:
                 return
             oldest, left = self._hot.popitem(last=False)
-            if left.fresh:
+            if left.new_events:
                 # A record does not hold these. They go with the next encode, and so may this one.
                 self._hot[oldest] = left
                 continue

@@ -48,7 +48,8 @@ class Held(msgspec.Struct, gc=False):
     events whose own time lies after it, by the hash of the id: whether they came before a request
     to forget cannot be told from the window. ``sound`` is the window as it was last encoded, where
     that is known. ``fresh`` are the events that were folded since, also those that poison has
-    pushed out again, or did not let in: none is committed, so ``max_uncommitted`` bounds them.
+    pushed out again, or did not let in: none is committed, so ``max_uncommitted`` bounds them. Of
+    those that a recovered window had it is the ids, until they are read again.
     """
 
     window: BehaviourWindow
@@ -56,12 +57,17 @@ class Held(msgspec.Struct, gc=False):
     touched_ms: int = 0
     ahead: Mapping[bytes, int] = _NOBODY_AHEAD
     sound: BehaviourWindow | None = None
-    fresh: tuple[Event, ...] = ()
+    fresh: tuple[Event | str, ...] = ()
 
     @property
     def token(self) -> Token:
         """What orders writes of this window."""
         return Token(self.window.era, self.generation, self.window.revision)
+
+    @property
+    def new_events(self) -> list[Event]:
+        """The events of ``fresh`` of which there is more than the id."""
+        return [event for event in self.fresh if isinstance(event, Event)]
 
     def note(self, ahead: Mapping[bytes, int] | None, fresh: Sequence[Event]) -> None:
         """Take note of new events: some may not be in the window, and may have to come back."""
@@ -71,9 +77,14 @@ class Held(msgspec.Struct, gc=False):
     def trim(self, ahead: Mapping[bytes, int] | None = None) -> None:
         """Note when events arrived, and let go what is noted of those that are gone for good."""
         if ahead or self.ahead:
-            ids = self.window.id_hashes() | {id_hash(event.event_id) for event in self.fresh}
+            ids = self.window.id_hashes() | {id_hash(event_id_of(event)) for event in self.fresh}
             here = {**self.ahead, **(ahead or {})}
             self.ahead = {hashed: ms for hashed, ms in here.items() if hashed in ids}
+
+
+def event_id_of(event: Event | str) -> str:
+    """Give the id of an event of :attr:`Held.fresh`."""
+    return event if isinstance(event, str) else event.event_id
 
 
 class Tombstone(msgspec.Struct, frozen=True):
@@ -98,11 +109,12 @@ class WindowRecords:
         self._sealer = sealer
         #: What numbers the items of windows that are read.
         self.items = items
+        self._touched_ms = 0
 
     def window(self, partition: int, held: Held) -> Record:
         """Make the record of a window."""
         key = held.window.subject_id.encode()
-        value = window_to_bytes(held.window, held.generation, _unproven(held.window, held.sound))
+        value = window_to_bytes(held.window, held.generation, _unproven(held))
         value = self._seal("window", key, value)
         headers: list[tuple[str, bytes]] = []
         if held.ahead:
@@ -157,14 +169,21 @@ class WindowRecords:
             return Held(
                 window,
                 generation,
-                touched_ms=int(record.timestamp),
+                touched_ms=self._touched(record.timestamp),
                 ahead=_ahead_decoder.decode(ahead) if ahead else _NOBODY_AHEAD,
                 sound=_sound(
                     window, unproven, window_from_bytes(sound, self.items).window if sound else None
                 ),
+                fresh=tuple(event_id for event_id in unproven if isinstance(event_id, str)),
             )
         except (msgspec.DecodeError, UnicodeDecodeError, struct.error) as error:
             raise CorruptRecord(f"changelog record: {error}") from error
+
+    def _touched(self, timestamp_ms: int) -> int:
+        """Give the time of a record to the second; a million windows share a few numbers."""
+        if not self._touched_ms <= timestamp_ms < self._touched_ms + 1000:
+            self._touched_ms = timestamp_ms
+        return self._touched_ms
 
     def _seal(self, kind: str, key: bytes, plain: bytes) -> bytes:
         return self._sealer.seal(plain, place(kind, self._topic, key))
@@ -173,14 +192,14 @@ class WindowRecords:
         return self._sealer.open(raw, place(kind, self._topic, key)) if is_sealed(raw) else raw
 
 
-def _unproven(window: BehaviourWindow, sound: BehaviourWindow | None) -> bytes:
-    """Give the hashes of the events that no encode has shown to be sound, one after the other."""
-    if sound is None:
-        return window.data[: ID * len(window)]
-    if sound.data == window.data:
-        return b""
-    shown = set(sound.moved(window.items).rows())
-    return b"".join(row.id_hash for row in window.rows() if row not in shown)
+def _unproven(held: Held) -> list[str | bytes]:
+    """Give the events that no encode has shown to be sound, by id where it is known."""
+    window, sound = held.window, held.sound
+    if sound is not None and sound.data == window.data:
+        return []
+    shown = set() if sound is None else set(sound.moved(window.items).rows())
+    ids = {id_hash(event_id): event_id for event_id in map(event_id_of, held.fresh)}
+    return [ids.get(row.id_hash, row.id_hash) for row in window.rows() if row not in shown]
 
 
 def _pushed_out(window: BehaviourWindow, sound: BehaviourWindow | None) -> BehaviourWindow | None:
@@ -198,12 +217,12 @@ def _pushed_out(window: BehaviourWindow, sound: BehaviourWindow | None) -> Behav
 
 
 def _sound(
-    window: BehaviourWindow, unproven: bytes, out: BehaviourWindow | None
+    window: BehaviourWindow, unproven: Sequence[str | bytes], out: BehaviourWindow | None
 ) -> BehaviourWindow:
     """Give back the window as it was last encoded."""
     if not unproven and out is None:
         return window
-    hashes = {unproven[i : i + ID] for i in range(0, len(unproven), ID)}
+    hashes = {event if isinstance(event, bytes) else id_hash(event) for event in unproven}
     sound = only(window, lambda ts, hashed: hashed not in hashes)
     return sound if out is None else joined(sound, out, _NO_LIMITS)
 

@@ -86,7 +86,7 @@ class Producers:
         else:
             self.n_unsure += 1
 
-    async def _send_first(self, topic: str, message: Message) -> bool:
+    async def _send_first(self, topic: str, message: Message) -> Written | None:
         assert self._first is not None
         try:
             sent = await self._first.send_and_wait(
@@ -94,15 +94,16 @@ class Producers:
             )
         except KafkaError:
             self.n_unsure += 1
-            return False
-        self.written.append(Written(topic, sent.partition, sent.offset, message.value))
-        return True
+            return None
+        written = Written(topic, sent.partition, sent.offset, message.value)
+        self.written.append(written)
+        return written
 
-    async def write(self, topic: str, *messages: Message) -> None:
-        """Send by the first producer until every message is acknowledged, in order."""
-        for message in messages:
-            while not await self._send_first(topic, message):
-                await asyncio.sleep(0.2)
+    async def write(self, topic: str, message: Message) -> Written:
+        """Send by the first producer until the message is acknowledged."""
+        while (written := await self._send_first(topic, message)) is None:
+            await asyncio.sleep(0.2)
+        return written
 
     async def flush(self) -> None:
         """Return when nothing is under way any more."""

@@ -267,15 +267,15 @@ class Rig:
         before = now_ms()
         await self._tell_reader({"forget": user, "ms": before})
         body = json.dumps({"user_id": user}).encode()
-        await self.producers.write(self.names.forget, Message(user.encode(), body))
+        request = await self.producers.write(self.names.forget, Message(user.encode(), body))
         self.counts["forgets"] += 1
 
-        async def gone() -> bool:
-            vector = await self.stored(user)
-            return vector is None or vector.event_time_ms > before
+        async def committed() -> bool:
+            # That there is no vector says little: it may be yet to come, or Redis was emptied.
+            return await self.log.committed(request.topic, request.partition) > request.offset
 
         try:
-            await self.until(f"{user} is forgotten", gone)
+            await self.until(f"{user} is forgotten", committed)
         finally:
             self._tell_reader({"forgotten": user})
             self.muted.discard(user)

@@ -238,8 +238,8 @@ def test_a_full_window_takes_a_kilobyte_and_a_half() -> None:
 @given(events=events_strategy)
 def test_the_binary_form_gives_the_same_window_back(events: list[Event]) -> None:
     window = msgspec.structs.replace(fold(EMPTY, [*events, FULL], LIMITS), era=3, unresolved=True)
-    raw = window_to_bytes(window, 7, bytes(range(8)))
-    assert window_from_bytes(raw) == (window, 7, bytes(range(8)))
+    raw = window_to_bytes(window, 7, ["full", bytes(range(8))])
+    assert window_from_bytes(raw) == (window, 7, ("full", bytes(range(8))))
     elsewhere = ItemTable()
     elsewhere.number("another item")
     restored = window_from_bytes(raw, elsewhere).window
@@ -262,9 +262,9 @@ def test_a_window_of_another_format_is_refused() -> None:
         window_from_bytes(msgspec.msgpack.encode([1, "u", 0, 1, 1, False, []]))
 
 
-@pytest.mark.parametrize("part", [6, 7, 8, 9])
+@pytest.mark.parametrize("part", [6, 7, 8])
 def test_a_window_whose_parts_do_not_fit_is_refused(part: int) -> None:
-    stored = msgspec.msgpack.decode(window_to_bytes(fold(EMPTY, [FULL], LIMITS), 1, bytes(8)))
+    stored = msgspec.msgpack.decode(window_to_bytes(fold(EMPTY, [FULL], LIMITS), 1))
     stored[part] = stored[part][:-1]
     with pytest.raises(CorruptRecord, match="do not fit"):
         window_from_bytes(msgspec.msgpack.encode(stored))

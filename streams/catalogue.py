@@ -23,7 +23,7 @@ from interest.errors import CorruptRecord, EncoderUnavailable, InvalidItem, Serv
 from interest.item import EncodedItem, Item, decode_item, encoded_item_to_bytes
 from interest.ports import ItemEncoder, ItemStore, Metrics
 from streams.dead_letters import dead_letter
-from streams.items_feed import item_key
+from streams.items_feed import Source, item_key
 from streams.outbox import Outbox, Record, backoff_s
 from streams.progress import Progress
 from streams.topics import TopicNames
@@ -69,11 +69,12 @@ class Catalogue:
             return
         for first in range(0, len(chunk.records), _SLICE):
             records = chunk.records[first : first + _SLICE]
-            await self._handle(records, chunk.generation)
+            await self.announce(records, chunk.generation)
             if not self._progress.advanced(chunk.tp, records[-1].offset + 1, chunk.lap):
                 return
 
-    async def _handle(self, records: Sequence[Any], generation: int) -> None:
+    async def announce(self, records: Sequence[Any], generation: int) -> None:
+        """Store and announce the items of some records, unless the generation is over."""
         outgoing: list[Record] = []
         # The last record of an item within a slice stands for all before it.
         latest: dict[str, tuple[Any, Item | None]] = {}
@@ -95,14 +96,15 @@ class Catalogue:
         await self._store_shared(stored, removed, generation)
         if generation != self._progress.generation:
             return  # the new owner may have announced something newer already
+        announced = {e.item.item_id: encoded_item_to_bytes(e) for e in stored}
         outgoing.extend(
-            Record(self._names.items_encoded, item_key(self._model_id, e.item.item_id),
-                   encoded_item_to_bytes(e))
-            for e in stored
-        )  # fmt: skip
-        outgoing.extend(
-            Record(self._names.items_encoded, item_key(self._model_id, item_id), None)
-            for item_id in removed
+            Record(
+                self._names.items_encoded,
+                item_key(self._model_id, item_id),
+                value,
+                headers=Source.of(latest[item_id][0]).headers(),
+            )
+            for item_id, value in (announced | dict.fromkeys(removed)).items()
         )
         await self._outbox.send_all(outgoing)
         self._metrics.count(m.ITEMS, len(encoded))

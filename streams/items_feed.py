@@ -2,6 +2,10 @@
 
 It tells which items are known, keeps the cache fresh, fills an index in process where there is
 no shared one, and makes the users who hold a changed item dirty.
+
+A worker that slept between encoding an item and announcing it announces an old version last. So an
+announcement says which catalogue record it is of, and one of an older record than is known is left
+out; :mod:`streams.overtaken` sees to it that it does not stay the last.
 """
 
 from __future__ import annotations
@@ -9,9 +13,11 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import struct
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
@@ -26,6 +32,9 @@ from streams.outbox import backoff_s
 log = logging.getLogger(__name__)
 
 _POLL_MS: Final = 500
+_SOURCE_HEADER: Final = "source"
+#: Partition, offset and arrival (ms) of the catalogue record.
+_SOURCE: Final = struct.Struct("<iqq")
 
 
 def item_key(model_id: str, item_id: str) -> bytes:
@@ -33,11 +42,50 @@ def item_key(model_id: str, item_id: str) -> bytes:
     return f"{model_id}/{item_id}".encode()
 
 
-class KnownItem(NamedTuple):
-    """What is remembered of an item: a digest of its record, and when it was announced (ms)."""
+class Source(msgspec.Struct, frozen=True, gc=False):
+    """The catalogue record that an announcement is of; ``timestamp_ms`` is its arrival."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+
+    def older_than(self, other: Source) -> bool:
+        """Tell whether the other record is known to be the later one.
+
+        Offsets begin anew where the topic was made again, and clocks of producers differ: one
+        alone proves nothing, and nothing does across partitions.
+        """
+        return (
+            self.partition == other.partition
+            and self.offset < other.offset
+            and self.timestamp_ms <= other.timestamp_ms
+        )
+
+    @classmethod
+    def of(cls, record: Any) -> Source:
+        """Take the place and arrival of a catalogue record (aiokafka's ``ConsumerRecord``)."""
+        return cls(record.partition, record.offset, int(record.timestamp))
+
+    def headers(self) -> tuple[tuple[str, bytes], ...]:
+        """Give the headers of an announcement."""
+        packed = _SOURCE.pack(self.partition, self.offset, self.timestamp_ms)
+        return ((_SOURCE_HEADER, packed),)
+
+    @classmethod
+    def read(cls, headers: Sequence[tuple[str, bytes]]) -> Source | None:
+        """Read the headers of an announcement; None where it does not say."""
+        packed = dict(headers).get(_SOURCE_HEADER)
+        if packed is None or len(packed) != _SOURCE.size:
+            return None
+        return cls(*_SOURCE.unpack(packed))
+
+
+class KnownItem(msgspec.Struct, frozen=True, gc=False):
+    """What is remembered of an item: of which record it is, and when it was announced (ms)."""
 
     digest: bytes
     announced_ms: int
+    source: Source | None = None
 
 
 class ItemsFeed:
@@ -65,6 +113,10 @@ class ItemsFeed:
         self._metrics = metrics
         self.on_changed = on_changed
         self.known: dict[str, KnownItem] = {}
+        #: Items whose last announcement is an old one, and the record that should be announced.
+        self.overtaken: dict[str, Source] = {}
+        self.on_overtaken = asyncio.Event()
+        self._removed: dict[str, Source] = {}
         self.caught_up = asyncio.Event()
         self._positions: dict[TopicPartition, int] = {}
         self._consumer: AIOKafkaConsumer | None = None
@@ -136,11 +188,16 @@ class ItemsFeed:
 
     async def _apply(self, records: Sequence[Any]) -> None:
         # The last record of an item within a batch stands for all before it.
-        latest = {
-            record.key[len(self._prefix) :].decode(): record
-            for record in records
-            if record.key is not None and record.key.startswith(self._prefix)
-        }
+        latest: dict[str, Any] = {}
+        sources: dict[str, Source] = {}
+        for record in records:
+            if record.key is not None and record.key.startswith(self._prefix):
+                item_id = record.key[len(self._prefix) :].decode()
+                source = Source.read(record.headers)
+                if not self._is_overtaken(item_id, source, sources.get(item_id)):
+                    latest[item_id] = record
+                    if source is not None:
+                        sources[item_id] = source
         changed: list[EncodedItem] = []
         removed: list[str] = []
         news: dict[str, KnownItem] = {}
@@ -152,13 +209,15 @@ class ItemsFeed:
                 continue
             digest = hashlib.blake2b(record.value, digest_size=8).digest()
             if held is not None and held.digest == digest:
+                source = sources.get(item_id)
+                self.known[item_id] = msgspec.structs.replace(held, source=source or held.source)
                 continue
             try:
                 changed.append(encoded_item_from_bytes(record.value))
             except CorruptRecord as error:
                 log.error("an announced item is skipped: %s", error)
                 continue
-            news[item_id] = KnownItem(digest, int(record.timestamp))
+            news[item_id] = KnownItem(digest, int(record.timestamp), sources.get(item_id))
         if not self._store.shared:
             if changed:
                 await self._store.upsert(changed)
@@ -171,5 +230,26 @@ class ItemsFeed:
         self.known.update(news)
         for item_id in removed:
             del self.known[item_id]
+        for item_id, source in sources.items():
+            if latest[item_id].value is None:
+                self._removed[item_id] = source
+            else:
+                self._removed.pop(item_id, None)
         if self.caught_up.is_set() and (changed or removed):
             self.on_changed([*(encoded.item.item_id for encoded in changed), *removed])
+
+    def _is_overtaken(self, item_id: str, source: Source | None, before: Source | None) -> bool:
+        """Tell whether a later version is known, and note what ought to be announced again.
+
+        Args:
+            before: of the item's last announcement in the same fetch.
+        """
+        held = self.known.get(item_id)
+        latest = before or (self._removed.get(item_id) if held is None else held.source)
+        if source is not None and latest is not None and source.older_than(latest):
+            log.warning("an old version of an item was announced after a newer one")
+            self.overtaken[item_id] = latest
+            self.on_overtaken.set()
+            return True
+        self.overtaken.pop(item_id, None)
+        return False

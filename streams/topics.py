@@ -73,8 +73,8 @@ class TopicNames(msgspec.Struct, frozen=True):
 def topic_configs(names: TopicNames, dead_letter_days: int) -> dict[str, dict[str, str]]:
     """Give the broker settings of each topic."""
     # LogAppendTime: the broker's clock decides what lies in the future and how fresh a vector
-    # is, not a producer's. The changelog's compaction lag outlasts any pause of a worker, so
-    # that recovery sees what a woken zombie has overwritten.
+    # is, not a producer's. The compaction lag of what workers write outlasts any pause of one,
+    # so that others see what a woken zombie has overwritten.
     arrival = {"message.timestamp.type": "LogAppendTime"}
     # What a tombstone removed is gone from the disk a day later, also of a quiet topic.
     forgets = {**_COMPACTED, "max.compaction.lag.ms": str(24 * _HOUR_MS)}
@@ -83,7 +83,7 @@ def topic_configs(names: TopicNames, dead_letter_days: int) -> dict[str, dict[st
         names.routed: arrival,
         names.catalogue: {**_COMPACTED, **arrival},
         names.windows: {**forgets, "min.compaction.lag.ms": str(_HOUR_MS)},
-        names.items_encoded: _COMPACTED,
+        names.items_encoded: {**_COMPACTED, "min.compaction.lag.ms": str(_HOUR_MS)},
         names.user_vectors: forgets,
         # Letters end; and what was removed of a person must not lie in the active segment,
         # which is not compacted, until the topic has grown.

@@ -125,6 +125,7 @@ class Worker:
         for name, job in (
             ("micro-batches", parts.batches.run()),
             ("holders", parts.holders.run()),
+            ("overtaken items", parts.overtaken.run()),
             ("checkpoint", parts.checkpoint.run(parts.consumer)),
             ("forgetting", parts.forgetting.run()),
             ("idle users", parts.idle_users.run()),
@@ -244,6 +245,7 @@ class Worker:
             sum((await self.lag()).values())
             or self.parts.forgetting.pending
             or await self.feed.behind()
+            or self.parts.overtaken.pending
             or self.parts.holders.pending
             or len(self.dirty)
         )

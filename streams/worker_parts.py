@@ -47,6 +47,7 @@ from streams.ingest import Ingest
 from streams.items_feed import ItemsFeed
 from streams.micro_batches import MicroBatches
 from streams.outbox import Outbox
+from streams.overtaken import Overtaken
 from streams.ownership import Ownership
 from streams.poison import Poison
 from streams.progress import Progress
@@ -169,6 +170,11 @@ class WorkerParts:
             names=self.names, model_id=ports.bundle.model_id, encoder=ports.item_encoder,
             store=ports.items, progress=self.progress, outbox=self.outbox,
             executor=device, clock=ports.clock, metrics=ports.metrics,
+        )  # fmt: skip
+        self.overtaken = Overtaken(
+            self._settings, self.names.catalogue, self.feed,
+            owns=lambda number: TP(self.names.catalogue, number) in self.lag.partitions(),
+            announce=lambda records: self.catalogue.announce(records, self.progress.generation),
         )  # fmt: skip
 
     def _make_encoding(self, device: ThreadPoolExecutor) -> None:

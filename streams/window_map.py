@@ -146,6 +146,7 @@ class SpilledWindows(MutableMapping[str, Held]):
         value, headers, touched_ms = _decoder.decode(self._db.get(key))
         held = self._records.read(_Stored(key, value, headers, touched_ms))
         assert isinstance(held, Held)
+        held.touched_ms = touched_ms  # of a changelog record it is known to the second
         return held
 
     def _keep(self, subject_id: str, held: Held) -> None:

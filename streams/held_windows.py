@@ -50,6 +50,9 @@ class HeldWindows(ABC):
         #: Subjects whose window the changelog does not have yet, or not as it is.
         self.changed: set[str] = set()
         self.popular = PopularItems(items)
+        #: Of writes in one generation, in which another worker has written as well.
+        self._least_era = 0
+        self._shared_generation = -1
 
     @abstractmethod
     def below(self, subject_id: str) -> Token:
@@ -169,9 +172,9 @@ class HeldWindows(ABC):
         window = change.window
         subject_id = window.subject_id
         held = self.held.get(subject_id)
-        below = self.below(subject_id)
-        if below.generation > generation:
-            window = msgspec.structs.replace(window, era=max(window.era, below.era + 1))
+        era = self.era_above(self.below(subject_id), generation)
+        if window.era < era:
+            window = msgspec.structs.replace(window, era=era)
         self.changed.add(subject_id)
         self.popular.move(change)
         if held is None:
@@ -179,6 +182,11 @@ class HeldWindows(ABC):
         else:
             held.window, held.generation = window, generation
         return held
+
+    def era_above(self, below: Token, generation: int) -> int:
+        """Give the least era for a token of a generation that must be above another token."""
+        era = below.era + 1 if below.generation > generation else below.era
+        return max(era, self._least_era) if generation == self._shared_generation else era
 
     def encoded(self, shown: Held, *, unresolved: bool) -> None:
         """Remember of a window that it could be encoded, and whether an item was missing.

@@ -42,6 +42,8 @@ class Partition(HeldWindows):
         #: What a window that is not held must exceed: the highest token that was let go.
         self._floor = Token(0, 0, 0)
         self._tombstones: dict[bytes, Tombstone] = {}
+        #: The highest token in the changelog.
+        self._restored = Token(0, 0, 0)
         self._hash_of = hash_of
 
     @property
@@ -95,7 +97,7 @@ class Partition(HeldWindows):
         if known is not None and known.time_ms >= time_ms:
             return known
         below = self.below(subject_id)
-        era = below.era + 1 if below.generation > generation else below.era
+        era = self.era_above(below, generation)
         marker = joined(
             Marker(self._hash_of(subject_id), time_ms, Token(era, generation, below.revision + 1)),
             known,
@@ -151,6 +153,8 @@ class Partition(HeldWindows):
 
     def restore(self, entry: Held | Marker | Tombstone) -> None:
         """Take what a changelog record says, unless something higher is known."""
+        if entry.token > self._restored:
+            self._restored = entry.token
         if isinstance(entry, Marker):
             self._restore_marker(entry)
         elif isinstance(entry, Tombstone):
@@ -204,7 +208,14 @@ class Partition(HeldWindows):
             self._tombstones[tombstone.key] = tombstone
 
     def recovered(self, generation: int) -> None:
-        """Finish the recovery: nothing older than a marker stays."""
+        """Finish the recovery: nothing older than a marker stays.
+
+        Whoever wrote in our generation already was its owner as well: the broker counts anew, or
+        twice the same, and a zombie of that number may write revisions above ours. So our era
+        rises above what there is.
+        """
+        if self._restored.generation >= generation:
+            self._least_era, self._shared_generation = self._restored.era + 1, generation
         for tombstone in self._tombstones.values():
             marker = self.markers.get(tombstone.key.removeprefix(MARKER_KEY))
             if marker is None:

@@ -270,6 +270,29 @@ def test_who_is_forgotten_again_after_a_markers_end_stays_forgotten() -> None:
     assert fresh.marker("u") == again
 
 
+def test_a_zombie_of_our_own_generation_does_not_outrank_us() -> None:
+    partition = empty_partition(0)
+    partition.restore(Held(window(1), 5))
+    partition.restore(gone((0, 6, 3), b"another"))  # by whoever was here before
+    partition.recovered(6)
+    read(partition, "new")
+    partition.reads(6, T0, {})
+    ours = partition.fold("u")
+    assert ours is not None
+    heir = empty_partition(0)
+    for entry in (ours, gone((0, 6, 99)), Held(window(2, revision=98), 6)):
+        heir.restore(entry)
+    heir.recovered(7)
+    assert held_ids(heir) == ours.window.id_hashes()
+    # In the next generation there is no need of a higher era.
+    read(heir, "newer")
+    heir.reads(7, T0, {})
+    folded = heir.fold("u")
+    assert folded is not None
+    assert folded.token[:2] == (1, 7)
+    assert heir.forget("w", T0, generation=7).token.era == 0
+
+
 def test_a_note_on_a_window_raises_no_era_for_the_sake_of_others() -> None:
     partition = empty_partition(0)
     partition.restore(Held(window(2), 5))

@@ -14,6 +14,7 @@ from encoder.loading import choose_device, load_text_encoder
 from encoder.parts import JoinedUserEncoder, PartOfItems, Parts
 from encoder.sequence import SequenceItemEncoder, SequenceUserEncoder
 from encoder.sequence_weights import LoadedSequence, random_sequence
+from encoder.sparse_space import SparseSpace
 from encoder.text_encoder import TextEncoder
 from encoder.threads import usable_cores
 from encoder.window_text import TextUserEncoder
@@ -28,7 +29,7 @@ from interest.errors import BadInput
 from interest.event import Event, EventType
 from interest.fold import window_of
 from interest.item import EncodedItem, Item
-from interest.ports import ItemEncoder, UserEncoder
+from interest.ports import ItemEncoder, SparseEncoder, UserEncoder
 from interest.settings import Settings
 from interest.window import BehaviourWindow, WindowLimits
 
@@ -41,6 +42,7 @@ class Encoders(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     bundle: ModelBundle
     items: ItemEncoder
     users: UserEncoder
+    sparse: SparseEncoder | None = None
 
     def warm(self) -> None:
         """Run windows of several lengths through both encoders, so that no user waits for it.
@@ -157,7 +159,15 @@ def encoders_of(parts: BundleParts, text_encoder: TextEncoder, device: torch.dev
         users = DecayUserEncoder(texts, config.decay)
     else:
         users = TextUserEncoder(text_encoder, config.decay)
-    return Encoders(bundle=parts.bundle, items=items, users=users)
+    return Encoders(bundle=parts.bundle, items=items, users=users, sparse=sparse_space_of(parts))
+
+
+def sparse_space_of(parts: BundleParts) -> SparseSpace | None:
+    """Give what encodes into the sparse vectors of a bundle; None where it has none."""
+    config = parts.bundle.config
+    if parts.sparse is None or config.sparse is None:
+        return None
+    return SparseSpace(parts.sparse, config.sparse, config.decay)
 
 
 def sequence_encoders(

@@ -8,6 +8,7 @@ is the sum of both, and an index stores a few dozen numbers for a row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -38,20 +39,26 @@ class SparseVector(NamedTuple):
         kept = values != 0
         return SparseVector(self.dims[kept], values[kept])
 
-    def dot(self, other: SparseVector) -> float:
-        """Give the dot product, summed in float64."""
-        place = np.searchsorted(other.dims, self.dims)
-        place = np.minimum(place, max(0, other.n - 1))
-        if not other.n or not self.n:
-            return 0.0
-        same = other.dims[place] == self.dims
-        return float(
-            self.values[same].astype(np.float64) @ other.values[place[same]].astype(np.float64)
-        )
-
 
 #: The vector without a number: of an item or user that a bundle says nothing sparse of.
 EMPTY: Final = SparseVector(np.zeros(0, np.uint32), np.zeros(0, np.float32))
+
+
+def dots(query: SparseVector, vectors: Sequence[SparseVector]) -> NDArray[np.float64]:
+    """Give the dot product with each vector, (len(vectors),).
+
+    Products are summed by dimension, ascending, so equal vectors get equal results.
+    """
+    n = len(vectors)
+    dims = np.concatenate([EMPTY.dims, *(vector.dims for vector in vectors)])
+    if not query.n or not len(dims):
+        return np.zeros(n)
+    values = np.concatenate([vector.values for vector in vectors])
+    owner = np.repeat(np.arange(n), [vector.n for vector in vectors])
+    place = np.minimum(np.searchsorted(query.dims, dims), query.n - 1)
+    same = query.dims[place] == dims
+    products = values[same] * query.values[place[same]].astype(np.float64)
+    return np.bincount(owner[same], products, n).astype(np.float64, copy=False)
 
 
 def check_sparse(vector: SparseVector, what: str) -> None:

@@ -16,7 +16,6 @@ from rich.progress import Progress
 from rich.table import Table
 
 from interest import metrics as m
-from interest.bundle import LiveModel
 from interest.errors import InterestError, InvalidEvent
 from interest.event import Event
 from interest.item import Item
@@ -37,7 +36,7 @@ from interest_cli.meter import Meter
 from interest_cli.replay import ReplayedUser, write_parquet
 from interest_cli.services import EmbeddedServices
 from interest_cli.serving import first
-from interest_cli.wiring import ItemIndexes, collection_of, open_worker
+from interest_cli.wiring import ItemIndexes, live_model_of, open_worker
 from store.recommend import StoreRecommender
 from streams.publish import Outgoing, outgoing_events, outgoing_items, publish
 from streams.worker import Worker
@@ -130,16 +129,12 @@ async def _demo(
                 open_worker(settings, loaded, meter)
             )
         indexes = ItemIndexes(settings)
-        indexes.add(
-            LiveModel(
-                model_id=bundle.model_id,
-                collection=collection_of(bundle.model_id),
-                dim=bundle.dim,
-            ),
-            items,
-        )
+        indexes.add(live_model_of(bundle), items)
         recommender = StoreRecommender(
-            vectors, indexes.get, pseudonym=Pseudonyms(settings.pseudonym_key)
+            vectors,
+            indexes.get,
+            path=settings.retrieval_path,
+            pseudonym=Pseudonyms(settings.pseudonym_key),
         )
         server = HttpServer(
             create_app(recommender, metrics=prometheus, keys=keys),

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.decay import DecayUserEncoder
-from encoder.evaluation.baselines import EASE_MAX_ITEMS, CoOccurrence, Ease, Popularity
+from encoder.evaluation.baselines import CoOccurrence, Ease, Popularity
 from encoder.evaluation.dataset import Dataset
 from encoder.evaluation.protocols import Split
 from encoder.evaluation.ranking import Ranker
 from encoder.evaluation.vectors import LastItem, TermsRanker, VectorRanker, WeightedSum
+from encoder.links import EASE_MAX_ITEMS
 from encoder.sparse_decay import SparseDecay
 from encoder.title_terms import TitleTerms
 from encoder.whitening import WhitenedItemEncoder, Whitening

@@ -15,7 +15,7 @@ from qdrant_client import AsyncQdrantClient
 from interest.errors import BadInput, ServiceUnavailable
 from interest.item import EncodedItem, Item, ItemFilter, ItemQuery, unit
 from interest.ports import ItemStore
-from interest.sparse import LINKS_FROM, SparseVector
+from interest.sparse import LINKS_FROM, SparseVector, dots
 from store.embedded_items import EmbeddedItems
 from store.matching import best_scores, matches
 from store.qdrant_items import QdrantItems
@@ -104,7 +104,7 @@ def query(row: int = 0, **fields: object) -> ItemQuery:
 def expected(asked: ItemQuery) -> list[tuple[str, float]]:
     """The exhaustive answer."""
     scores = best_scores(asked.vectors, VECTORS)
-    scores = scores + np.array([asked.sparse.dot(one) for one in SPARSE])
+    scores = scores + dots(asked.sparse, SPARSE)
     kept = [
         (e.item.item_id, float(scores[i]))
         for i, e in enumerate(ITEMS)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import store.sparse_rows
-from interest.sparse import EMPTY, SparseVector
+from interest.sparse import EMPTY, SparseVector, dots
 from store.sparse_rows import SparseRows
 
 VECTORS = st.dictionaries(st.integers(0, 12), st.floats(-2, 2, width=32).filter(bool), max_size=8)
@@ -40,12 +40,12 @@ def test_scores_are_dot_products_of_the_rows_there_are(
         some = [vector(numbers) for numbers in batch]
         rows.append(some)
         held += some
-        expected = [vector(query).dot(one) for one in held]
+        expected = dots(vector(query), held)
         for n in (0, len(held) // 2, len(held)):
             assert rows.scores(vector(query), n) == pytest.approx(expected[:n], abs=1e-6)
     kept = np.array([i for i in range(len(held)) if i % 3], np.intp)
     some_rows = rows.only(kept)
-    expected = [vector(query).dot(held[i]) for i in kept]
+    expected = dots(vector(query), [held[i] for i in kept])
     assert some_rows.scores(vector(query), len(kept)) == pytest.approx(expected, abs=1e-6)
     for row, i in enumerate(kept):
         assert some_rows.get(row).dims.tolist() == held[i].dims.tolist()

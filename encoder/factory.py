@@ -198,6 +198,14 @@ def sequence_encoders(
     return items, users
 
 
+def limits_of(settings: Settings) -> WindowLimits:
+    """Give the limits of windows where no bundle says them."""
+    return WindowLimits(
+        max_events=settings.window_max_events,
+        span_ms=max(1, round(settings.window_days * _DAY_MS)),
+    )
+
+
 def _untrained(settings: Settings, text_encoder: TextEncoder) -> BundleParts:
     """Give the bundle that the settings describe, without a folder."""
     sequence = None
@@ -208,10 +216,7 @@ def _untrained(settings: Settings, text_encoder: TextEncoder) -> BundleParts:
     config = BundleConfig(
         user_encoder=settings.user_encoder,
         text_model=text_encoder.described,
-        window=WindowLimits(
-            max_events=settings.window_max_events,
-            span_ms=max(1, round(settings.window_days * _DAY_MS)),
-        ),
+        window=limits_of(settings),
         sequence=sequence and sequence.described,
     )
     return BundleParts(ModelBundle(config=config), sequence=sequence)

@@ -134,6 +134,13 @@ class SparseSpace:
         """Give the terms of each title and the links to each item; see ``SparseEncoder``."""
         return [_vector(self._terms_of(item.title), self._links_to(item.item_id)) for item in items]
 
+    def item_parts(self, items: Sequence[Item]) -> tuple[SparseRows, SparseRows]:
+        """Give both parts of items apart, one row each, as :meth:`encode_parts` does of windows."""
+        return (
+            stacked([self._terms_of(item.title) for item in items]),
+            stacked([self._links_to(item.item_id) for item in items]),
+        )
+
     def _links_to(self, item_id: str) -> TermRow:
         row = self._row_of.get(item_id)
         if row is None:

@@ -11,6 +11,8 @@ from interest.window import WindowLimits
 
 Pooling = Literal["mean", "first", "last"]
 UserEncoderKind = Literal["decay", "text", "sequence"]
+#: How items are found and ranked: see ``store.paths``.
+RetrievalPath = Literal["dense", "hybrid", "rerank"]
 #: Raise it when a bundle of today would be read wrongly.
 BUNDLE_FORMAT: Final = 1
 #: Fields that came after the first bundles: one without them keeps its id.
@@ -150,11 +152,13 @@ class PathWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class RetrievalPaths(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The weights of each retrieval path, for all users: see ``store.paths``.
 
-    ``hybrid`` has no ``last``: an index does not know it.
+    ``hybrid`` has no ``last``: an index does not know it. ``best`` is the path that ranked
+    validation users best.
     """
 
     hybrid: PathWeights
     rerank: PathWeights
+    best: RetrievalPath = "hybrid"
 
     def __post_init__(self) -> None:
         if self.hybrid.last:

@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from interest.bundle import LiveModel
+from interest.bundle import LiveModel, RetrievalPath
 from interest.forgetting import Marker
 from interest.item import ANY_ITEM, EncodedItem, Item, ItemFilter, ItemQuery, ScoredItem
 from interest.recent import RecentBehaviour
@@ -251,10 +251,6 @@ class ItemLookup(Protocol):
         """Forget these items; the next fetch asks the store."""
 
 
-#: How items are found and ranked: see ``store.paths``.
-RetrievalPath = Literal["dense", "hybrid", "rerank"]
-
-
 class Recommendations(msgspec.Struct, frozen=True, kw_only=True):
     """An answer, and what it rests on.
 
@@ -292,8 +288,8 @@ class Recommender(Protocol):
     ) -> Recommendations:
         """Recommend ``k`` items, best first; fewer where the filter leaves fewer.
 
-        Seen items are those in the user's behaviour window. Without a ``path`` that of the
-        settings is taken.
+        Seen items are those in the user's behaviour window. Without a ``path`` the model's best
+        is taken, or that of the settings.
         """
 
     async def similar(

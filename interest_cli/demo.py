@@ -133,7 +133,7 @@ async def _demo(
         recommender = StoreRecommender(
             vectors,
             indexes.get,
-            path=settings.retrieval_path,
+            path=None if settings.retrieval_path == "auto" else settings.retrieval_path,
             pseudonym=Pseudonyms(settings.pseudonym_key),
         )
         server = HttpServer(

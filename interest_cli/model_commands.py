@@ -1,4 +1,4 @@
-"""Commands around model bundles: train one, and look at those that are there."""
+"""Commands around model bundles: make one, and look at those that are there."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from interest.bundle import ModelBundle
 from interest.errors import BadInput
 from interest_cli.console import err, out, settings, warn
 
-model_app = typer.Typer(help="Look at model bundles.", no_args_is_help=True)
+model_app = typer.Typer(help="Make and look at model bundles.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
 
@@ -53,6 +53,20 @@ def train(
     except KeyboardInterrupt:
         warn("interrupted; the same command with --resume goes on from the last whole epoch")
         raise
+    out.print(f"bundle {bundle.model_id}, {bundle.dim} dimensions, written to {output}")
+
+
+@model_app.command("fit")
+def fit(
+    items: Annotated[
+        Path, typer.Argument(help="The catalogue: JSON lines, or a folder with items.tsv.")
+    ],
+    output: Annotated[Path, typer.Option("--out", help="Folder of the bundle; it is made.")],
+) -> None:
+    """Fit the encoder that needs no training on a catalogue: whitening and title terms."""
+    from interest_cli.fitting import fit_bundle
+
+    bundle = fit_bundle(items, output, settings())
     out.print(f"bundle {bundle.model_id}, {bundle.dim} dimensions, written to {output}")
 
 

@@ -215,7 +215,7 @@ async def open_recommender(settings: Settings) -> AsyncIterator[Recommender]:
         yield StoreRecommender(
             vectors,
             indexes.get,
-            path=settings.retrieval_path,
+            path=None if settings.retrieval_path == "auto" else settings.retrieval_path,
             pseudonym=Pseudonyms(settings.pseudonym_key),
         )
 

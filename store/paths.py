@@ -15,10 +15,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from interest.bundle import PathWeights, RetrievalPaths
+from interest.bundle import PathWeights, RetrievalPath, RetrievalPaths
 from interest.event import EventType
 from interest.item import ANY_ITEM, EncodedItem, ItemFilter, ItemQuery, ScoredItem
-from interest.ports import ItemStore, RetrievalPath, UserState
+from interest.ports import ItemStore, UserState
 from interest.sparse import SparseVector, dots
 
 #: Items that ``rerank`` looks at.

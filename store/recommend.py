@@ -8,13 +8,12 @@ from typing import Final
 
 import numpy as np
 
-from interest.bundle import LiveModel
+from interest.bundle import LiveModel, RetrievalPath
 from interest.errors import CorruptRecord, ServiceUnavailable
 from interest.item import ANY_ITEM, ItemFilter, ItemQuery, ScoredItem
 from interest.ports import (
     ItemStore,
     Recommendations,
-    RetrievalPath,
     UserState,
     UserVectorStore,
 )
@@ -44,7 +43,7 @@ class StoreRecommender:
 
     Args:
         items_for: gives the item store of a live model.
-        path: how items are found where a request does not say.
+        path: how items are found where a request does not say; None for the model's best.
         pseudonym: gives what stands for a user id in the vector store.
         monotonic_s: seconds from any origin; popular items are read again after one.
     """
@@ -54,13 +53,13 @@ class StoreRecommender:
         vectors: UserVectorStore,
         items_for: Callable[[LiveModel], ItemStore],
         *,
-        path: RetrievalPath = "dense",
+        path: RetrievalPath | None = None,
         pseudonym: Callable[[str], str] = str,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._vectors = vectors
         self._items_for = items_for
-        self._path: RetrievalPath = path
+        self._path = path
         self._pseudonym = pseudonym
         self._monotonic_s = monotonic_s
         self._ranking: list[tuple[str, float]] = []
@@ -100,7 +99,9 @@ class StoreRecommender:
     ) -> Recommendations:
         """Recommend items: those that fit the user's interests best, or popular ones."""
         path = path or self._path
-        live, state = await self._user(user_id, recent=exclude_seen or path == "rerank")
+        live, state = await self._user(user_id, recent=exclude_seen or path != "dense")
+        if path is None:
+            path = live.paths.best if live.paths else "dense"
         items = self._items_for(live)
         seen: frozenset[str] = frozenset()
         if state is not None and exclude_seen:

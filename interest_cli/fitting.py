@@ -1,0 +1,73 @@
+"""What ``interest model fit`` does: a bundle of a catalogue, without events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoder.bundle_folder import save_bundle_folder
+from encoder.factory import limits_of, load_text_model
+from encoder.items import TextItemEncoder
+from encoder.zero_shot_bundle import zero_shot_parts
+from interest.bundle import ModelBundle
+from interest.errors import BadInput
+from interest.item import Item
+from interest.ports import ItemEncoder
+from interest.settings import Settings
+from interest_cli.console import progress_bar, warn
+from interest_cli.files import InvalidRecord, RecordFile, read_items
+from interest_cli.two_files import read_two_files
+
+_ITEMS_PER_BATCH: Final = 512
+
+
+def fit_bundle(items_path: Path, output: Path, settings: Settings) -> ModelBundle:
+    """Fit the encoder that needs no training on a catalogue, and write its bundle.
+
+    Args:
+        items_path: JSON lines of items, or a folder with ``items.tsv``.
+
+    Raises:
+        BadInput: the catalogue is missing or wrong or holds no two texts, or the output exists.
+        EncoderUnavailable: text model or device cannot be used.
+    """
+    if output.exists():
+        raise BadInput(f"{output} exists; choose another folder, or remove it")
+    items = _read(items_path)
+    text_encoder = load_text_model(settings)
+    with progress_bar() as bar:
+        task = bar.add_task("texts", total=len(items), note="")
+        vectors = _vectors(
+            items, TextItemEncoder(text_encoder), lambda done: bar.update(task, completed=done)
+        )
+    parts = zero_shot_parts(items, vectors, text_encoder.described, limits_of(settings))
+    save_bundle_folder(output, parts)
+    return parts.bundle
+
+
+def _read(path: Path) -> list[Item]:
+    """Give the items of a catalogue; of several with one id the last counts."""
+    if path.is_dir():
+        _, items = read_two_files(path)
+    else:
+
+        def note(record: InvalidRecord) -> None:
+            warn(f"{record.path}:{record.line}: {record.reason}: {record.detail}")
+
+        items = list(read_items(RecordFile(path, Item, warn), on_invalid=note))
+    return list({item.item_id: item for item in items}.values())
+
+
+def _vectors(
+    items: Sequence[Item], texts: ItemEncoder, progress: Callable[[int], None]
+) -> NDArray[np.float32]:
+    vectors = np.zeros((len(items), texts.dim), np.float32)
+    for first in range(0, len(items), _ITEMS_PER_BATCH):
+        batch = items[first : first + _ITEMS_PER_BATCH]
+        vectors[first : first + len(batch)] = texts.encode_items(batch)
+        progress(first + len(batch))
+    return vectors

@@ -33,7 +33,7 @@ def zero_shot_parts(
     """Fit the encoder that needs no training on a catalogue; its constants are global.
 
     Args:
-        vectors: (N, E) text vectors of the items, zeros for one without text.
+        vectors: (M, E) text vectors of items, of all or of some; zeros for one without text.
 
     Raises:
         BadInput: fewer than two different texts, so there is nothing to fit.

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from interest.bundle import ModelBundle
 from interest.errors import BadInput
-from interest_cli.console import err, out, settings, warn
+from interest_cli.console import err, out, progress_bar, settings, warn
 
 model_app = typer.Typer(help="Make and look at model bundles.", no_args_is_help=True)
 
@@ -66,7 +66,12 @@ def fit(
     """Fit the encoder that needs no training on a catalogue: whitening and title terms."""
     from interest_cli.fitting import fit_bundle
 
-    bundle = fit_bundle(items, output, settings())
+    with progress_bar() as bar:
+        task = bar.add_task("texts", total=None, note="")
+        bundle = fit_bundle(
+            items, output, settings(),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
     out.print(f"bundle {bundle.model_id}, {bundle.dim} dimensions, written to {output}")
 
 

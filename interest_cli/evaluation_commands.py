@@ -22,16 +22,20 @@ def evaluate(
         Part, typer.Option(help="The targets; choose between models on validation alone.")
     ] = "test",
     rows: Annotated[str, typer.Option(help="Rows, separated by commas; empty: all.")] = "",
+    bundle: Annotated[
+        list[Path] | None,
+        typer.Option(help="Model bundle for the row one-vector; several seeds: repeat."),
+    ] = None,
     html: Annotated[Path | None, typer.Option(help="Write a report with plots.")] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--out", help="Folder for quality.json and each row's NAME.top20.npy."),
+        typer.Option("--out", help="Folder for quality.json, vectors and best items (.npy)."),
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder of text vectors, else the user's cache.")
     ] = None,
 ) -> None:
-    """Rank the whole catalogue for what users did next: baselines and encoders in one table."""
+    """Rank the whole catalogue for what users did next: baselines, encoders, trained bundles."""
     from interest_cli import evaluation_report
 
     if html is not None:
@@ -40,15 +44,16 @@ def evaluate(
     from encoder.evaluation.dataset import read_dataset
 
     dataset = read_dataset(folder)
-    from interest_cli.evaluating import run_evaluation
+    from interest_cli.evaluating import Request, run_evaluation
 
     names = [name.strip() for name in rows.split(",") if name.strip()]
-    evaluation = run_evaluation(settings(), dataset, protocol, on, names, cache)
+    request = Request(protocol, on, names, bundle or [], cache)
+    evaluated = run_evaluation(settings(), dataset, request)
     with err.status("comparing rows"):
-        report = evaluation_report.report_of(evaluation)
+        report = evaluation_report.report_of(evaluated.evaluation)
     evaluation_report.show(report, out)
     if output is not None:
-        evaluation_report.write_files(report, evaluation, output)
+        evaluation_report.write_files(report, evaluated, output)
         err.print(f"written to {output}", markup=False)
     if html is not None:
         from interest_cli.evaluation_html import write_html

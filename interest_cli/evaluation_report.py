@@ -17,6 +17,7 @@ from interest.errors import BadInput
 
 if TYPE_CHECKING:
     from encoder.evaluation.evaluate import Evaluation
+    from interest_cli.evaluating import Evaluated
 
 #: Columns of the table: figure, title.
 _COLUMNS: Final = (
@@ -100,6 +101,11 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
+def rows_and_runs(report: Report) -> list[dict[str, Any]]:
+    """Give every line of the table: a row, then the runs that it is the mean of."""
+    return [line for row in report.rows for line in (row, *row.get("runs", []))]
+
+
 def headline(report: Report) -> str:
     """Say what was ranked, in one line."""
     return (
@@ -121,7 +127,7 @@ def show(report: Report, console: Console) -> None:
         ["row", *(title for _, title in columns(report))],
         [
             [row["name"], *(number(row.get(name)) for name, _ in columns(report))]
-            for row in report.rows
+            for row in rows_and_runs(report)
         ],
     )
     console.print("NDCG@10 by slice (targets)", markup=False)
@@ -168,23 +174,29 @@ def check_html(path: Path) -> None:
         raise BadInput("--html needs matplotlib: pip install 'interest-updater[evaluation]'")
 
 
-def write_files(report: Report, evaluation: Evaluation, folder: Path) -> None:
-    """Write ``quality.json``, and ``NAME.top20.npy`` of each row.
+def write_files(report: Report, evaluated: Evaluated, folder: Path) -> None:
+    """Write ``quality.json``, ``NAME.top20.npy`` of each row, and the vectors of the first bundle.
 
-    The arrays are int32 of shape (users, 20): rows of ``items.tsv``, best first, users in the order
-    of ``sequences.tsv``; -1 where there is no item, or no target of that user.
+    Best items are int32 of shape (users, 20): rows of ``items.tsv``, best first, users in the order
+    of ``sequences.tsv``; -1 where there is no item, or no target of that user. ``users.npy`` and
+    ``items.npy`` are float32 in the same orders; zeros where there is no vector.
 
     Raises:
         BadInput: the folder cannot be written.
     """
     from encoder.evaluation.evaluate import best_by_user
 
+    evaluation = evaluated.evaluation
     try:
         folder.mkdir(parents=True, exist_ok=True)
         raw = msgspec.json.format(msgspec.json.encode(report), indent=2)
         (folder / "quality.json").write_bytes(raw + b"\n")
-        for name in evaluation.rows:
+        for name in evaluation.by_name():
             np.save(folder / f"{name}.top20.npy", best_by_user(evaluation, name))
+        for first in evaluated.bundles[:1]:
+            users = first.user_vectors(evaluation.dataset, evaluation.cases)
+            np.save(folder / "users.npy", users)
+            np.save(folder / "items.npy", first.items)
     except OSError as error:
         raise BadInput(
             f"{folder} cannot be written ({error.strerror or error}); name another for --out"

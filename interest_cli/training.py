@@ -28,7 +28,7 @@ from interest_cli.two_files import read_two_files
 #: A user's newest behaviours to train on: as many as a window may hold, however old.
 _HISTORY: Final = WindowLimits(max_events=1000, span_ms=MAX_TS_MS)
 #: Beside the bundle's own files, and no part of what it is: it holds times of this machine.
-_METRICS_LOG: Final = "training.jsonl"
+METRICS_LOG: Final = "training.jsonl"
 _WARNED: Final = 5
 
 
@@ -71,7 +71,7 @@ def train_bundle(run: TrainingRun, settings: Settings) -> ModelBundle:
             on_epoch=on_epoch, progress=progress,
         )  # fmt: skip
     save_bundle_folder(run.output, parts)
-    checkpoint.close(run.output / _METRICS_LOG)
+    checkpoint.close(run.output / METRICS_LOG)
     return parts.bundle
 
 

@@ -8,6 +8,7 @@ metrics      ranks → Recall, NDCG, coverage, slices; paired bootstrap over use
 baselines    popularity, item-to-item, EASE: from training events alone
 vectors      rankers over vectors of users and items, and over title terms
 text_cache   text vectors of a catalogue, encoded once
+bundle_rows  the vectors of a model bundle: the row ``one-vector``
 rows         names → rankers: what ``interest evaluate`` offers
 evaluate     all of it in one pass over the targets
 """

@@ -122,7 +122,7 @@ def slice_titles(report: Report) -> list[str]:
 def show(report: Report, console: Console) -> None:
     """Print the figures, the slices and how rows compare."""
     console.print(headline(report), markup=False)
-    _print(
+    print_table(
         console,
         ["row", *(title for _, title in columns(report))],
         [
@@ -131,7 +131,7 @@ def show(report: Report, console: Console) -> None:
         ],
     )
     console.print("NDCG@10 by slice (targets)", markup=False)
-    _print(
+    print_table(
         console,
         ["row", *slice_titles(report)],
         [[row["name"], *map(number, row["slices"].values())] for row in report.rows],
@@ -139,7 +139,7 @@ def show(report: Report, console: Console) -> None:
     found = with_best(report)
     if found:
         console.print("difference in NDCG@10 [95%], paired bootstrap over users", markup=False)
-        _print(console, _COMPARED, compared_lines(found), figures=False)
+        print_table(console, _COMPARED, compared_lines(found), figures=False)
 
 
 def with_best(report: Report) -> list[Compared]:
@@ -162,16 +162,16 @@ def compared_lines(comparisons: Sequence[Compared]) -> list[list[str]]:
     ]
 
 
-def check_html(path: Path) -> None:
-    """Return if a report can be written there.
+def check_plot(path: Path, option: str) -> None:
+    """Return if a file with plots can be written there.
 
     Raises:
         BadInput: the folder is missing, or matplotlib is.
     """
     if not path.parent.is_dir():
-        raise BadInput(f"{path.parent} is no folder; make it, or name another file for --html")
+        raise BadInput(f"{path.parent} is no folder; make it, or name another file for {option}")
     if importlib.util.find_spec("matplotlib") is None:
-        raise BadInput("--html needs matplotlib: pip install 'interest-updater[evaluation]'")
+        raise BadInput(f"{option} needs matplotlib: pip install 'interest-updater[evaluation]'")
 
 
 def write_files(report: Report, evaluated: Evaluated, folder: Path) -> None:
@@ -203,9 +203,10 @@ def write_files(report: Report, evaluated: Evaluated, folder: Path) -> None:
         ) from error
 
 
-def _print(
+def print_table(
     console: Console, titles: list[str], lines: list[list[str]], *, figures: bool = True
 ) -> None:
+    """Print a table without lines; ``figures``: all columns but the first are numbers."""
     table = Table(box=None, pad_edge=False)
     for i, title in enumerate(titles):
         table.add_column(title, justify="right" if i and figures else "left")

@@ -14,14 +14,13 @@ from encoder.training.fit import TrainedOn, train
 from encoder.training.loop import EpochReport
 from encoder.training.parameters import TrainingParameters, read_parameters
 from interest.bundle import ModelBundle
-from interest.clock import system_clock
 from interest.errors import BadInput
-from interest.event import MAX_TS_MS, Event
+from interest.event import MAX_TS_MS
 from interest.item import Item
 from interest.settings import Settings
 from interest.window import BehaviourWindow, WindowLimits
-from interest_cli.console import err, progress_bar, warn
-from interest_cli.files import InvalidRecord, RecordFile, read_events, read_items
+from interest_cli.console import err, progress_bar
+from interest_cli.log_files import read_log
 from interest_cli.replay import fold_log
 from interest_cli.two_files import read_two_files
 
@@ -29,7 +28,6 @@ from interest_cli.two_files import read_two_files
 _HISTORY: Final = WindowLimits(max_events=1000, span_ms=MAX_TS_MS)
 #: Beside the bundle's own files, and no part of what it is: it holds times of this machine.
 METRICS_LOG: Final = "training.jsonl"
-_WARNED: Final = 5
 
 
 class TrainingRun(NamedTuple):
@@ -82,21 +80,8 @@ def _read(run: TrainingRun) -> tuple[list[BehaviourWindow], list[Item]]:
             raise BadInput("--items belongs to an event log; a folder brings its own items.tsv")
         found, items = read_two_files(run.log, leave_out=run.leave_out)
         return list(fold_log(found, _HISTORY).values()), items
-    n_invalid = 0
-
-    def note(record: InvalidRecord) -> None:
-        nonlocal n_invalid
-        n_invalid += 1
-        if n_invalid <= _WARNED:
-            warn(f"{record.path}:{record.line}: {record.reason}: {record.detail}")
-
-    if run.items is None:
-        raise BadInput("an event log needs --items FILE, its catalogue")
-    log, catalogue = RecordFile(run.log, Event, warn), RecordFile(run.items, Item, warn)
-    items = list(read_items(catalogue, on_invalid=note))
-    folded = fold_log(read_events(log, now_ms=system_clock(), on_invalid=note), _HISTORY)
-    if n_invalid:
-        warn(f"{n_invalid} invalid records were passed over")
+    events, items = read_log(run.log, run.items)
+    folded = fold_log(events, _HISTORY)
     if not run.leave_out:
         return list(folded.values()), items
     cut = (window.with_rows(list(window.rows())[: -run.leave_out]) for window in folded.values())

@@ -95,7 +95,7 @@ def _trained(folder: Path, options: Settings) -> list[Path]:
         run = TrainingRun(
             log=folder, items=None, output=bundle, config=None, seed=seed,
             resume=bundle.with_name(f"{bundle.name}.training").exists(),
-            leave_out=1, licences=(),
+            leave_out=1, hold_out_items=None, licences=(),
         )  # fmt: skip
         train_bundle(run, options)
     return bundles

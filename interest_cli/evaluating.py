@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from encoder.bundle_folder import load_bundle_folder
+from encoder.bundle_folder import BundleParts, load_bundle_folder
 from encoder.evaluation.bundle_rows import ONE_VECTOR, EncodedBundle, encode_bundle
 from encoder.evaluation.dataset import Dataset
 from encoder.evaluation.evaluate import Evaluation, evaluate
@@ -20,10 +20,11 @@ from encoder.evaluation.ranking import Ranker
 from encoder.evaluation.rows import Rows, chosen
 from encoder.evaluation.text_cache import Progress, default_cache, text_vectors
 from encoder.factory import load_text_model, set_threads, text_encoder_of
+from encoder.held_out import held_out_by
 from encoder.items import TextItemEncoder
 from encoder.loading import choose_device
 from encoder.text_encoder import TextEncoder
-from interest.bundle import TextModel
+from interest.bundle import ModelBundle, TextModel
 from interest.errors import BadInput
 from interest.settings import Settings
 from interest.window import WindowLimits
@@ -64,7 +65,8 @@ def run_evaluation(options: Settings, dataset: Dataset, request: Request) -> Eva
         raise BadInput(f"row {ONE_VECTOR} needs --bundle BUNDLE; `interest train` makes one")
     wanted = chosen(names) if names or not request.rows else []
     set_threads(options)
-    split = PROTOCOLS[request.protocol](dataset)
+    loaded = [load_bundle_folder(folder) for folder in request.bundles]
+    split = _split(request.protocol, dataset, [parts.bundle for parts in loaded])
     n_cases = len(split.cases(request.part))
     if not n_cases:
         raise BadInput(
@@ -85,7 +87,7 @@ def run_evaluation(options: Settings, dataset: Dataset, request: Request) -> Eva
 
         cache = request.cache or default_cache()
         rankers = _untrained(options, dataset, split, wanted, cache, on_texts, on_row)
-        bundles = _encoded(options, dataset, request.bundles, cache, on_texts, on_row)
+        bundles = _encoded(options, dataset, loaded, cache, on_texts, on_row)
         if not rankers and not bundles:
             raise BadInput("no row can be made of this dataset")
         by_limits: dict[WindowLimits, dict[str, Ranker]] = {EVALUATION_LIMITS: rankers}
@@ -104,6 +106,18 @@ def run_evaluation(options: Settings, dataset: Dataset, request: Request) -> Eva
             found.rows.update(ranked.rows)
             before += n_cases
     return Evaluated(found, bundles)
+
+
+def _split(protocol: Protocol, dataset: Dataset, bundles: Sequence[ModelBundle]) -> Split:
+    """Cut the log; no row may train on items that the bundles were kept from."""
+    split = PROTOCOLS[protocol](dataset)
+    held_out = [held_out_by(bundle.config.training, dataset.item_ids) for bundle in bundles]
+    if any((items != held_out[0]).any() for items in held_out):
+        raise BadInput(
+            "the bundles were kept from different items (--hold-out-items of `interest train`); "
+            "evaluate them one by one"
+        )
+    return split.without(dataset, held_out[0]) if held_out and held_out[0].any() else split
 
 
 def _untrained(
@@ -136,14 +150,12 @@ def _untrained(
 def _encoded(
     options: Settings,
     dataset: Dataset,
-    folders: Sequence[Path],
+    loaded: Sequence[BundleParts],
     cache: Path,
     on_texts: Progress,
     on_row: Callable[[str], None],
 ) -> list[EncodedBundle]:
     """Encode the catalogue by each bundle; those of one text model share its vectors."""
-
-    loaded = [load_bundle_folder(folder) for folder in folders]
 
     @functools.cache
     def texts(model: TextModel) -> tuple[TextEncoder, NDArray[np.float32]]:
@@ -151,8 +163,8 @@ def _encoded(
         return encoder, text_vectors(encoder, dataset.titles, cache, on_texts)
 
     encoded: list[EncodedBundle] = []
-    for folder, parts in zip(folders, loaded, strict=True):
-        on_row(folder.name)
+    for parts in loaded:
+        on_row(ONE_VECTOR)
         encoder, vectors = texts(parts.bundle.config.text_model)
         device = choose_device(options.device)
         encoded.append(encode_bundle(parts, encoder, dataset, vectors, device))

@@ -31,6 +31,7 @@ _COLUMNS: Final = (
     ("untied_ndcg@10", "untied N@10"),
     ("unmasked_recall@10", "unmasked R@10"),
     ("unmasked_ndcg@10", "unmasked N@10"),
+    ("held_out_recall@50", "held-out R@50"),
     ("coverage@10", "coverage@10"),
 )
 _COMPARED: Final = ["row", "less", "over", "difference", ""]

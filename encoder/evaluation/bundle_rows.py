@@ -101,10 +101,7 @@ def encode_bundle(
         text_encoder: the bundle's own.
         text_vectors: (N, E) of the titles by that model.
     """
-    catalogue = [
-        Item(item_id=item_id, title=title)
-        for item_id, title in zip(dataset.item_ids, dataset.titles, strict=True)
-    ]
+    catalogue = dataset.catalogue()
     row_of = {item_id: row for row, item_id in enumerate(dataset.item_ids)}
     texts = CatalogueTexts(TextItemEncoder(text_encoder), row_of, text_vectors)
     encoders = encoders_of(parts, text_encoder, device, texts)

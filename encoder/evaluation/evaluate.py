@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from encoder.evaluation.dataset import Dataset
 from encoder.evaluation.histories import histories, item_table
 from encoder.evaluation.metrics import (
+    HELD_OUT,
+    HELD_OUT_CUT,
     SLICE_CUT,
     Difference,
     Slices,
@@ -20,6 +22,7 @@ from encoder.evaluation.metrics import (
     coverage,
     difference,
     ndcg,
+    recall,
     slices,
     summary,
 )
@@ -112,8 +115,9 @@ def table(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Give the figures of each row.
 
     ``untied_…`` are there where the log has times, ``unmasked_…`` where some target lies in its
-    history, ``slices`` hold NDCG@10 by slice, ``runs`` the figures of each seed where there are
-    several. None stands for a mean over no target.
+    history, ``held_out_recall@50`` where items were kept from training; ``slices`` hold NDCG@10 by
+    slice, ``runs`` the figures of each seed where there are several. None stands for a mean over
+    no target.
     """
     dataset, cases = evaluation.dataset, evaluation.cases
     cut = slices(dataset, evaluation.split, cases)
@@ -134,6 +138,10 @@ def _figures(ranked: Ranked, n_items: int, cut: Slices, repeats: bool) -> dict[s
         row |= _named("untied_", summary(ranked.ranks[cut.untied]))
     if repeats:
         row |= _named("unmasked_", summary(ranked.unmasked_ranks))
+    held_out = cut.by_name.get(HELD_OUT)
+    if held_out is not None and held_out.any():
+        found = recall(ranked.ranks[held_out], HELD_OUT_CUT).mean()
+        row[f"held_out_recall@{HELD_OUT_CUT}"] = float(found)
     row[f"coverage@{SLICE_CUT}"] = coverage(ranked.best, n_items)
     gains = ndcg(ranked.ranks, SLICE_CUT)
     row["slices"] = {

@@ -182,3 +182,18 @@ def test_a_bundle_is_ranked_alone_where_only_its_row_is_asked_for(tmp_path: Path
     (row,) = json.loads((tmp_path / "out" / "quality.json").read_text())["rows"]
     assert row["name"] == "one-vector"
     assert "runs" not in row
+
+
+def test_held_out_items_are_kept_from_all_rows_and_told_apart(tmp_path: Path) -> None:
+    log = folder(tmp_path)
+    made = bundle(tmp_path, log, "a", "--hold-out-items", "0.3")
+    run(log, "--rows", "popularity", "--bundle", made, "--out", tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "quality.json").read_text())
+    popularity, ours = report["rows"]
+    assert 0 < report["targets"]["held-out item"] < 40
+    # What was never met is as popular as nothing: last, with all others of its kind.
+    assert popularity["slices"]["held-out item"] == 0
+    assert popularity["held_out_recall@50"] == ours["held_out_recall@50"] == 1  # of 30 items
+    plain = bundle(tmp_path, log, "b")
+    with pytest.raises(BadInput, match="one by one"):
+        run(log, "--bundle", made, "--bundle", plain)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
+from rich.progress import TaskID
 
 from encoder.evaluation.dataset import Dataset, read_dataset
 from encoder.evaluation.freshness import Schedule, delay, measure, queries, refresh
@@ -82,10 +83,12 @@ def measure_freshness(request: Request, options: Settings) -> FreshnessReport:
         measured = {}
         for name in names:
             task = bar.add_task(name, total=None, note="")
-            measured[name] = measure(
-                dataset, asked, schedules, rows.ranker(name),
-                lambda done, total, task=task: bar.update(task, completed=done, total=total),
-            )  # fmt: skip
+
+            def on_queries(done: int, total: int, task: TaskID = task) -> None:
+                bar.update(task, completed=done, total=total)
+
+            ranker = rows.ranker(name)
+            measured[name] = measure(dataset, asked, schedules, ranker, on_queries)
     found = [schedule.name for schedule in schedules]
     return report_of(dataset.fingerprint, asked, found, measured)
 

@@ -189,7 +189,8 @@ def measure(
         for row, number in enumerate(query.tolist()):
             values[first + row] = _figures(dataset, asked, number, scores[row])
         progress(min(first + size, len(pairs)), len(pairs))
-    return values[place.reshape(ends.shape)]
+    by_schedule: NDArray[np.float64] = values[place.reshape(ends.shape)]
+    return by_schedule
 
 
 def _known(dataset: Dataset, asked: Queries, schedule: Schedule) -> Ints:

@@ -15,8 +15,19 @@ _MACHINE = {"cpu": "a processor", "cores": 2, "python": "3.11"}
 
 
 def _written(tmp_path: Path, untied: float | None) -> Path:
-    ours = {"name": "one-vector", **_FIGURES, "untied_ndcg@10": untied, "seeds": [0, 1]}
-    ease = {"name": "ease", **_FIGURES, "untied_ndcg@10": untied, "seeds": [], "minutes": 0.0}
+    ours: dict[str, object] = {
+        "name": "one-vector",
+        **_FIGURES,
+        "untied_ndcg@10": untied,
+        "seeds": [0, 1],
+    }
+    ease: dict[str, object] = {
+        "name": "ease",
+        **_FIGURES,
+        "untied_ndcg@10": untied,
+        "seeds": [],
+        "minutes": 0.0,
+    }
     rows = [ours | {"minutes": 6.5}, ease]
     found = {"rows": rows, "targets": {"all": 1234}, "machine": _MACHINE, "commit": "abc"}
     path = tmp_path / "quality.json"

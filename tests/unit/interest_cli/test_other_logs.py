@@ -16,7 +16,7 @@ N_ITEMS = 24
 N_USERS = 120
 LENGTH = 8
 #: A smaller model than the default, and no other difference.
-CONFIG = "dim = 32\nn_layers = 1\nepochs = 8\nbatch_events = 128\n"
+CONFIG = "dim = 32\nn_layers = 1\nepochs = 16\nbatch_events = 128\n"
 
 GAMES = ["Legend of Castle No. {n}", "Puzzle {n} for Kids", "Racing Cup {n} (Import)"]
 KEYWORDS = ["running, shoes, {n}", "tent|camping|{n}p", "YOGA-MAT_{n}"]
@@ -81,5 +81,5 @@ def test_what_users_do_next_is_learned(name: str, text_model: Path) -> None:
     rows = {row["name"]: row for row in report["rows"]}
     assert ("zero-shot" in rows) == bool(titles)
     assert ("untied_ndcg@10" in rows["one-vector"]) == times
-    assert rows["one-vector"]["ndcg@10"] > 0.8 > 0.5 > rows["popularity"]["ndcg@10"]
+    assert rows["one-vector"]["ndcg@10"] > 0.6 > 0.4 > rows["popularity"]["ndcg@10"]
     assert np.isfinite(np.load(found / "users.npy")).all()

@@ -15,20 +15,9 @@ _MACHINE = {"cpu": "a processor", "cores": 2, "python": "3.11"}
 
 
 def _written(tmp_path: Path, untied: float | None) -> Path:
-    ours: dict[str, object] = {
-        "name": "one-vector",
-        **_FIGURES,
-        "untied_ndcg@10": untied,
-        "seeds": [0, 1],
-    }
-    ease: dict[str, object] = {
-        "name": "ease",
-        **_FIGURES,
-        "untied_ndcg@10": untied,
-        "seeds": [],
-        "minutes": 0.0,
-    }
-    rows = [ours | {"minutes": 6.5}, ease]
+    figures: dict[str, object] = {**_FIGURES, "untied_ndcg@10": untied}
+    ours = figures | {"name": "one-vector", "seeds": [0, 1], "minutes": 6.5}
+    rows = [ours, figures | {"name": "ease", "seeds": [], "minutes": 0.0}]
     found = {"rows": rows, "targets": {"all": 1234}, "machine": _MACHINE, "commit": "abc"}
     path = tmp_path / "quality.json"
     path.write_text(json.dumps(found))

@@ -11,10 +11,11 @@ import numpy as np
 from rich.progress import TaskID
 
 from encoder.evaluation.dataset import Dataset, read_dataset
-from encoder.evaluation.freshness import Schedule, delay, measure, queries, refresh
+from encoder.evaluation.freshness import measure, queries
 from encoder.evaluation.log_dataset import dataset_of
 from encoder.evaluation.protocols import Cases, Split
 from encoder.evaluation.rows import TEXT_ROWS, Rows, chosen
+from encoder.evaluation.schedules import Schedule, delay, refresh
 from encoder.evaluation.text_cache import default_cache, text_vectors
 from encoder.factory import load_text_model, set_threads
 from encoder.items import TextItemEncoder

@@ -12,5 +12,6 @@ text_cache   text vectors of a catalogue, encoded once
 bundle_rows  the vectors of a model bundle: the row ``one-vector``
 rows         names → rankers: what ``interest evaluate`` offers
 evaluate     all of it in one pass over the targets
+schedules    when events reach a vector
 freshness    the same targets ranked by vectors of different age
 """

@@ -2,11 +2,8 @@
 
 A *query* is all that a user did at one time: the events of one time stamp say nothing of each
 other's order, and lines of one basket would give each other away. It is ranked from the user's
-events before that time, as far as a *schedule* has let them into the vector:
-
-*delay*: events at least so much older than the query; *refresh*: events before the hour, day, week
-(from Monday), month or stretch of days that the query lies in (UTC); *never*: events before the
-split.
+events before that time, as far as a schedule has let them into the vector
+(:mod:`encoder.evaluation.schedules`).
 
 A vector that knows nothing yet is answered with what is popular at that very moment, as a service
 would; so a stale vector is never blamed for a cold user.
@@ -14,7 +11,6 @@ would; so a stale vector is never blamed for a cold user.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -24,6 +20,7 @@ from numpy.typing import NDArray
 from encoder.evaluation.dataset import Dataset
 from encoder.evaluation.histories import EVALUATION_LIMITS, events_of, item_table
 from encoder.evaluation.ranking import Ranker, chunk_size
+from encoder.evaluation.schedules import Schedule
 from encoder.spans import spread
 from interest.errors import BadInput
 from interest.event import TYPE_CODES, EventType
@@ -33,11 +30,6 @@ from interest.window import BehaviourWindow
 CUT: Final = 10
 #: What is measured of each query, (4,): over all items, and over those new to the user.
 FIGURES: Final = ("recall@10", "ndcg@10", "new_recall@10", "new_ndcg@10")
-_DAY_S: Final = 86_400
-#: 1970-01-01 was a Thursday.
-_MONDAY_S: Final = 3 * _DAY_S
-_UNITS_S: Final = {"s": 1, "m": 60, "h": 3600, "d": _DAY_S}
-_PERIODS: Final = {"hour": (3600, 0), "day": (_DAY_S, 0), "week": (7 * _DAY_S, _MONDAY_S)}
 _GAINS: Final = 1 / np.log2(np.arange(CUT) + 2)
 
 Ints = NDArray[np.int64]
@@ -56,14 +48,6 @@ class Queries(NamedTuple):
     ends: Ints  # (Q,) places of the first event that is not history
     targets: Ints  # (T,) rows of items
     borders: Ints  # (Q + 1,)
-
-
-class Schedule(NamedTuple):
-    """When events reach the vector."""
-
-    name: str
-    #: Times of queries → the first second whose events the vector does not have yet.
-    until: Callable[[Ints], Ints]
 
 
 def queries(
@@ -107,51 +91,6 @@ def queries(
     place = first[kept][found]
     borders = np.concatenate([[0], np.cumsum(n_targets)]).astype(np.int64)
     return Queries(users[place], times[place], place, targets, borders)
-
-
-def delay(word: str) -> Schedule:
-    """Read a delay such as ``0s``, ``30s`` or ``5m``: what is at least so much older is known.
-
-    Without delay everything before the query is known, and nothing of its own second.
-
-    Raises:
-        BadInput: no such delay.
-    """
-    seconds = _seconds(word)
-    # At least so much older: an event of exactly that age is in.
-    return Schedule(word, lambda times: times - max(0, seconds - 1) if seconds else times)
-
-
-def refresh(word: str, since_s: int | None) -> Schedule:
-    """Read a refresh: ``event``, ``hour``, ``day``, ``week``, ``month``, ``30d`` or ``never``.
-
-    Raises:
-        BadInput: no such refresh, or ``never`` without a split.
-    """
-    if word == "event":
-        return Schedule(word, lambda times: times)
-    if word == "never":
-        if since_s is None:
-            raise BadInput("vectors that are never refreshed are those of the split: name --since")
-        return Schedule(word, lambda times: np.full_like(times, since_s))
-    if word == "month":
-        return Schedule(word, _month)
-    size, phase = _PERIODS.get(word) or (_seconds(word), 0)
-    if not size:
-        raise BadInput(f"a refresh every {word} is none; write event")
-    return Schedule(word, lambda times: times - (times + phase) % size)
-
-
-def _month(times: Ints) -> Ints:
-    months = times.astype("datetime64[s]").astype("datetime64[M]")
-    return months.astype("datetime64[s]").astype(np.int64)
-
-
-def _seconds(word: str) -> int:
-    found = re.fullmatch(r"(\d{1,6})([smhd])", word)
-    if found is None:
-        raise BadInput(f"{word!r} is no time; write a number and s, m, h or d, such as 30s")
-    return int(found[1]) * _UNITS_S[found[2]]
 
 
 def measure(

@@ -11,6 +11,8 @@ from typer.testing import CliRunner
 from interest.errors import BadInput
 from interest_cli.main import app
 
+#: Where it lies beside the checkout.
+REES46 = Path(__file__).parents[4] / "shared/data/rees46/2019-Oct_first5k.csv.gz"
 _KINDS = ("mug.red", "tea.green", "lamp.brass")
 _HEADER = (
     "event_time,event_type,product_id,category_id,category_code,brand,price,user_id,user_session"
@@ -104,3 +106,16 @@ def test_titles_are_what_the_log_says_of_a_product(shop: Path) -> None:
     titles = {item["item_id"]: item["title"] for item in map(json.loads, lines)}
     assert titles["00"] == "mug red"
     assert titles["77"] == "category 95"
+
+
+@pytest.mark.skipif(not REES46.exists(), reason=f"the data set is not at {REES46}")
+def test_in_a_real_shop_a_minute_costs_clearly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("convert", "rees46", str(REES46), "out")
+    words = ["--types", "view", "--delays", "0s,1m", "--rows", "title-terms"]
+    run(*LOG, *words, "--out", "found.json")
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert (found["n_queries"], found["n_new"]) == (3156, 1864)
+    assert all(one["low"] > 0.03 for one in found["comparisons"])

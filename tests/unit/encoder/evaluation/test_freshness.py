@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from encoder.evaluation.dataset import Dataset
-from encoder.evaluation.freshness import delay, measure, queries, refresh
+from encoder.evaluation.freshness import measure, queries
 from encoder.evaluation.log_dataset import dataset_of
+from encoder.evaluation.schedules import delay, refresh
 from interest.errors import BadInput
 from interest.event import Event, EventType
 from interest.item import Item

@@ -90,7 +90,9 @@ def run_evaluation(options: Settings, dataset: Dataset, request: Request) -> Eva
         bundles = _encoded(options, dataset, loaded, cache, on_texts, on_row)
         if not rankers and not bundles:
             raise BadInput("no row can be made of this dataset")
-        by_limits: dict[WindowLimits, dict[str, Ranker]] = {EVALUATION_LIMITS: rankers}
+        by_limits: dict[WindowLimits, dict[str, Ranker]] = {}
+        if rankers:
+            by_limits[EVALUATION_LIMITS] = rankers
         runs = _run_names(len(bundles))
         for name, encoded in zip(runs, bundles, strict=True):
             by_limits.setdefault(encoded.bundle.config.window, {})[name] = encoded.ranker

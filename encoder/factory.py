@@ -144,10 +144,19 @@ def text_encoder_of(described: TextModel, reference: str, device: str) -> TextEn
     return encoder
 
 
-def encoders_of(parts: BundleParts, text_encoder: TextEncoder, device: torch.device) -> Encoders:
-    """Put both encoders of a bundle on its text model."""
+def encoders_of(
+    parts: BundleParts,
+    text_encoder: TextEncoder,
+    device: torch.device,
+    texts: ItemEncoder | None = None,
+) -> Encoders:
+    """Put both encoders of a bundle on its text model.
+
+    Args:
+        texts: gives what ``text_encoder`` gives, for whoever has the vectors already.
+    """
     config = parts.bundle.config
-    texts: ItemEncoder = TextItemEncoder(text_encoder)
+    texts = texts or TextItemEncoder(text_encoder)
     if parts.features is not None:
         texts = FeatureItemEncoder(texts, parts.features)
     items: ItemEncoder = texts

@@ -83,7 +83,7 @@ class TitleTerms(msgspec.Struct, frozen=True, eq=False):
             held = np.array(sorted(bag), np.int64)
             row = np.array([bag[number] for number in held.tolist()]) * self.idf[held]
             kept = row > 0  # none where the length is 0
-            length = max(float(np.linalg.norm(row)), np.finfo(np.float32).tiny)
+            length = float(np.linalg.norm(row)) or 1.0
             return TermRow(held[kept], (row[kept] / length).astype(np.float32))
 
         return row_of

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.bundle_folder import save_bundle_folder
+from encoder.evaluation.dataset import read_dataset
 from encoder.factory import limits_of, load_text_model
 from encoder.items import TextItemEncoder
 from encoder.zero_shot_bundle import zero_shot_parts
@@ -21,7 +22,6 @@ from interest.ports import ItemEncoder
 from interest.settings import Settings
 from interest_cli.console import warn
 from interest_cli.files import InvalidRecord, RecordFile, read_items
-from interest_cli.two_files import read_two_files
 
 #: Texts that whitening is fitted on: dozens for each number of a usual text vector.
 N_TEXTS: Final = 20_000
@@ -64,7 +64,7 @@ def fit_bundle(
 def _read(path: Path) -> list[Item]:
     """Give the items of a catalogue, by a hash of their ids; of several with one id the last."""
     if path.is_dir():
-        _, items = read_two_files(path)
+        items = read_dataset(path).catalogue()
     else:
 
         def note(record: InvalidRecord) -> None:

@@ -37,6 +37,10 @@ def train(
     leave_out: Annotated[
         int, typer.Option(min=0, help="Newest events of each user that are not read, for a test.")
     ] = 0,
+    hold_out_items: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.9, help="Share of the items that are kept from training."),
+    ] = None,
     licence: Annotated[
         list[str] | None, typer.Option(help="A note on the licence of the data; repeat for more.")
     ] = None,
@@ -46,7 +50,7 @@ def train(
 
     run = TrainingRun(
         log=log, items=items, output=output, config=config, seed=seed, resume=resume,
-        leave_out=leave_out, licences=tuple(licence or ()),
+        leave_out=leave_out, hold_out_items=hold_out_items, licences=tuple(licence or ()),
     )  # fmt: skip
     try:
         bundle = train_bundle(run, settings())

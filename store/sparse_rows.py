@@ -125,7 +125,7 @@ class SparseRows:
         place = np.minimum(np.searchsorted(query.dims, dims), query.n - 1)
         same = query.dims[place] == dims
         products = values[same] * query.values[place[same]].astype(np.float64)
-        return np.bincount(row[same], products, n - first)
+        return np.bincount(row[same], products, n - first).astype(np.float64, copy=False)
 
 
 def _spread(

@@ -23,7 +23,6 @@ from encoder.zero_shot import DAY_MS, DECAY, DIM, POWER, SPARSE_WEIGHT
 from interest.bundle import DecayParameters
 from interest.encoded_items import EncodedItems
 from interest.errors import BadInput
-from interest.item import Item
 from interest.ports import ItemEncoder
 
 #: All events of a window alike.
@@ -50,10 +49,7 @@ class Rows:
         self._split = split
         self._texts = functools.cache(texts)
         self._vectors = functools.cache(vectors)
-        self._items = [
-            Item(item_id=item_id, title=title)
-            for item_id, title in zip(dataset.item_ids, dataset.titles, strict=True)
-        ]
+        self._items = dataset.catalogue()
         self._has_text = any(title.strip() for title in dataset.titles)
 
     def why_not(self, name: str) -> str:

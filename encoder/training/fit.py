@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from encoder.bundle_folder import BundleParts
 from encoder.decay import DecayUserEncoder
 from encoder.factory import sequence_encoders
+from encoder.held_out import without_items
 from encoder.items import FeatureItemEncoder
 from encoder.parts import PartOfItems, Parts
 from encoder.sequence import SequenceItemEncoder
@@ -91,7 +92,8 @@ def train(
     """
     torch.set_num_threads(threads or usable_cores())
     decay = DecayParameters(half_life_ms=_HALF_LIFE_MS)
-    histories = histories_of(data.windows, data.items, decay.bad_rating)
+    windows = without_items(data.windows, parameters.hold_out_items, seed)
+    histories = histories_of(windows, data.items, decay.bad_rating)
     split = split_newest(histories, parameters.validation_users, seed)
     held_out = held_out_of(histories, split)
     fingerprint = histories.fingerprint

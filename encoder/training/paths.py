@@ -14,6 +14,7 @@ from typing import Final, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.evaluation.metrics import ndcg as ndcg_of
 from encoder.sparse_fit import described
 from encoder.sparse_product import SparseProduct, rows_between
 from encoder.sparse_space import SparseParts, SparseSpace
@@ -218,6 +219,4 @@ def _gains(scores: Floats, is_target: NDArray[np.bool_]) -> NDArray[np.float64]:
     own = scores[users, places][:, np.newaxis]
     better = (scores[users] > own).sum(axis=1)
     tied = (scores[users] == own).sum(axis=1) - 1
-    rank = 1 + better + tied / 2
-    gains: NDArray[np.float64] = np.where(rank <= K, 1 / np.log2(1 + rank), 0.0)
-    return gains
+    return ndcg_of(better + tied / 2, K)

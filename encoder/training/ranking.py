@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.evaluation.metrics import ndcg as ndcg_of
+from encoder.evaluation.ranking import ranks_of
 from encoder.sequence_rows import Ints
 
 K: Final = 10
@@ -42,19 +44,13 @@ class HeldOut(NamedTuple):
 
 
 def ndcg(scores: NDArray[np.float32], held_out: HeldOut, part: slice) -> NDArray[np.float64]:
-    """Give NDCG@10 of the users of a chunk: 1 / log2(1 + rank), 0 beyond rank 10.
-
-    Of n items that tie with the target half are ranked before it: rank = 1 + better + n / 2.
+    """Give NDCG@10 of the users of a chunk, as :mod:`encoder.evaluation.metrics` reckons it.
 
     Args:
         scores: (m, V) of the users in ``part``; overwritten where masked.
     """
     own = held_out.mask(scores, part)
-    better = (scores > own[:, np.newaxis]).sum(axis=1)
-    tied = (scores == own[:, np.newaxis]).sum(axis=1) - 1
-    rank = 1 + better + tied / 2
-    gains: NDArray[np.float64] = np.where(rank <= K, 1 / np.log2(1 + rank), 0.0)
-    return gains
+    return ndcg_of(ranks_of(scores, own), K)
 
 
 def mean_ndcg(users: NDArray[np.float32], items: NDArray[np.float32], held_out: HeldOut) -> float:

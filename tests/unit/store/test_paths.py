@@ -55,9 +55,11 @@ def state(*recent: tuple[EventType, str | None]) -> UserState:
 
 
 def summed(weights: PathWeights, last: int | None = None) -> np.ndarray:
-    scores = (VECTORS[:2] @ VECTORS.T).max(axis=0).astype(np.float64)
+    scores: np.ndarray = (VECTORS[:2] @ VECTORS.T).max(axis=0).astype(np.float64)
     scores += dots(USER.weighed(weights.terms, weights.links), [e.sparse for e in ITEMS])
-    return scores if last is None else scores + weights.last * (VECTORS @ VECTORS[last])
+    if last is not None:
+        scores += weights.last * (VECTORS @ VECTORS[last])
+    return scores
 
 
 def best(scores: np.ndarray, rows: np.ndarray, k: int) -> list[str]:

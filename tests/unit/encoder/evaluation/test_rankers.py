@@ -145,7 +145,8 @@ def test_a_returned_item_pulls_no_terms() -> None:
         titles=TITLES,
         types=[[EventType.CART, EventType.PURCHASE, EventType.RETURN, EventType.CART]],
     )
-    split = Split("leave-one-out", np.ones(4, np.bool_), *[Cases(np.array([0]), np.array([3]))] * 2)
+    last = Cases(np.array([0]), np.array([3]))
+    split = Split("leave-one-out", np.ones(4, np.bool_), last, last)
     encoder = WordEncoder()
     rows = Rows(log, split, lambda: encoder, lambda: encoder.encode_texts(TITLES))
     windows = list(histories(log, split.test, EVALUATION_LIMITS, item_table(log)))

@@ -12,9 +12,10 @@ SECONDS ?= 60
 SEED    ?= 1
 BROKER  ?= tansu
 WORKERS ?= 3
+DATA    ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test chaos bench demo serve clean
+.PHONY: help setup check test chaos bench evaluate demo serve clean
 
 help: ## Show the targets
 	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +48,9 @@ chaos: $(READY) ## Kill things while events flow; SECONDS=60 SEED=1 BROKER=tansu
 bench: $(if $(and $(ONLY),$(filter cuda,$(DEVICE))),,$(BENCH_READY)) ## Benchmarks; ONLY=name for one, DEVICE=cuda
 	@python=$(BIN)/python; test -x $$python || python=$(PYTHON); \
 	  $$python -m benchmarks $(ONLY) $(if $(DEVICE),--device $(DEVICE)) $(ARGS)
+
+evaluate: $(READY) ## Train and evaluate on DATA=folder; writes benchmarks/quality.json
+	@$(BIN)/python -m benchmarks.quality $(DATA) $(ARGS)
 
 $(BENCH_READY): $(READY) pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group bench

@@ -57,5 +57,6 @@ def commit() -> str:
         return done.stdout.strip()
 
     short = git("rev-parse", "--short", "HEAD")
-    changed = git("status", "--porcelain", "-uno", "--", ".", ":!results.json", ":!*.svg")
+    measured = (":!results.json", ":!quality.json", ":!*.svg")
+    changed = git("status", "--porcelain", "-uno", "--", ".", *measured)
     return f"{short}+" if short and changed else short or "unknown"

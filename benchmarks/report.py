@@ -2,7 +2,7 @@
 
 Rewrites what stands between ``<!-- NAME: … -->`` and ``<!-- /NAME -->`` in README.md,
 docs/performance.md (where NAME is a benchmark) and docs/scaling.md, and draws the plot, all from
-``results.json``. Nothing is measured.
+``results.json`` and ``quality.json``. Nothing is measured.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks.plot import PLOT, draw
+from benchmarks.quality_table import quality_table
 from benchmarks.results import Results, load
 from benchmarks.scaling import NotMeasured, constants, constants_table, plan_table
 from benchmarks.suite import BENCHMARKS
@@ -26,7 +27,7 @@ SCALING: Final = _ROOT / "docs" / "scaling.md"
 def main() -> int:
     """Render; 1 where a document wants what was not measured."""
     results = load()
-    fill(README, {"targets": targets_table(results)})
+    fill(README, {"targets": targets_table(results), "quality": quality_table()})
     fill(PERFORMANCE, {name: page_of(results, name) for name in shown_in(PERFORMANCE)})
     draw(results, PLOT)
     try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from encoder.sequence_weights import LoadedSequence, load_sequence, save_sequence
+from encoder.sparse_space import SparseParts
 from encoder.text_features import TextFeatures, load_text_features, save_text_features
 from interest.bundle import ModelBundle
 from interest.bundle_file import read_bundle, write_bundle
@@ -15,6 +16,7 @@ from interest.errors import BadInput
 
 FEATURES: Final = "features.safetensors"
 SEQUENCE: Final = "sequence.safetensors"
+SPARSE: Final = "sparse.safetensors"
 
 
 class BundleParts(NamedTuple):
@@ -23,6 +25,7 @@ class BundleParts(NamedTuple):
     bundle: ModelBundle
     features: TextFeatures | None = None
     sequence: LoadedSequence | None = None
+    sparse: SparseParts | None = None
 
 
 def load_bundle_folder(folder: Path) -> BundleParts:
@@ -33,7 +36,7 @@ def load_bundle_folder(folder: Path) -> BundleParts:
     """
     bundle = read_bundle(folder)
     config = bundle.config
-    features, sequence = None, None
+    features, sequence, sparse = None, None, None
     if config.features is not None:
         features = load_text_features(folder / FEATURES)
         found = (features.fingerprint, features.dim)
@@ -57,7 +60,16 @@ def load_bundle_folder(folder: Path) -> BundleParts:
                 f"{folder}: a text part of {config.sequence.text.dim} numbers, and the text has "
                 f"{text_dim}: copy the bundle again"
             )
-    return BundleParts(bundle, features, sequence)
+    if config.sparse is not None:
+        sparse = SparseParts.load(folder / SPARSE)
+        for described_n, n in (
+            (config.sparse.n_terms, len(sparse.terms.vocabulary)),
+            (config.sparse.n_linked, len(sparse.item_ids)),
+        ):
+            _check(
+                folder / SPARSE, (config.sparse.fingerprint, described_n), (sparse.fingerprint, n)
+            )
+    return BundleParts(bundle, features, sequence, sparse)
 
 
 def save_bundle_folder(folder: Path, parts: BundleParts) -> None:
@@ -75,6 +87,8 @@ def save_bundle_folder(folder: Path, parts: BundleParts) -> None:
                 save_text_features(made / FEATURES, parts.features)
             if parts.sequence is not None:
                 save_sequence(made / SEQUENCE, parts.sequence.model, parts.sequence.item_ids)
+            if parts.sparse is not None:
+                parts.sparse.save(made / SPARSE)
             write_bundle(made, parts.bundle)
             load_bundle_folder(made)  # what cannot be read again must not look finished
             made.chmod(0o755)  # mkdtemp's folder is for its owner alone

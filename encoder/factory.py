@@ -14,6 +14,7 @@ from encoder.loading import choose_device, load_text_encoder
 from encoder.parts import JoinedUserEncoder, PartOfItems, Parts
 from encoder.sequence import SequenceItemEncoder, SequenceUserEncoder
 from encoder.sequence_weights import LoadedSequence, random_sequence
+from encoder.sparse_space import SparseSpace
 from encoder.text_encoder import TextEncoder
 from encoder.threads import usable_cores
 from encoder.window_text import TextUserEncoder
@@ -28,7 +29,7 @@ from interest.errors import BadInput
 from interest.event import Event, EventType
 from interest.fold import window_of
 from interest.item import EncodedItem, Item
-from interest.ports import ItemEncoder, UserEncoder
+from interest.ports import ItemEncoder, SparseEncoder, UserEncoder
 from interest.settings import Settings
 from interest.window import BehaviourWindow, WindowLimits
 
@@ -41,6 +42,7 @@ class Encoders(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     bundle: ModelBundle
     items: ItemEncoder
     users: UserEncoder
+    sparse: SparseEncoder | None = None
 
     def warm(self) -> None:
         """Run windows of several lengths through both encoders, so that no user waits for it.
@@ -142,10 +144,19 @@ def text_encoder_of(described: TextModel, reference: str, device: str) -> TextEn
     return encoder
 
 
-def encoders_of(parts: BundleParts, text_encoder: TextEncoder, device: torch.device) -> Encoders:
-    """Put both encoders of a bundle on its text model."""
+def encoders_of(
+    parts: BundleParts,
+    text_encoder: TextEncoder,
+    device: torch.device,
+    texts: ItemEncoder | None = None,
+) -> Encoders:
+    """Put both encoders of a bundle on its text model.
+
+    Args:
+        texts: gives what ``text_encoder`` gives, for whoever has the vectors already.
+    """
     config = parts.bundle.config
-    texts: ItemEncoder = TextItemEncoder(text_encoder)
+    texts = texts or TextItemEncoder(text_encoder)
     if parts.features is not None:
         texts = FeatureItemEncoder(texts, parts.features)
     items: ItemEncoder = texts
@@ -157,7 +168,15 @@ def encoders_of(parts: BundleParts, text_encoder: TextEncoder, device: torch.dev
         users = DecayUserEncoder(texts, config.decay)
     else:
         users = TextUserEncoder(text_encoder, config.decay)
-    return Encoders(bundle=parts.bundle, items=items, users=users)
+    return Encoders(bundle=parts.bundle, items=items, users=users, sparse=sparse_space_of(parts))
+
+
+def sparse_space_of(parts: BundleParts) -> SparseSpace | None:
+    """Give what encodes into the sparse vectors of a bundle; None where it has none."""
+    config = parts.bundle.config
+    if parts.sparse is None or config.sparse is None:
+        return None
+    return SparseSpace(parts.sparse, config.sparse, config.decay)
 
 
 def sequence_encoders(
@@ -188,6 +207,14 @@ def sequence_encoders(
     return items, users
 
 
+def limits_of(settings: Settings) -> WindowLimits:
+    """Give the limits of windows where no bundle says them."""
+    return WindowLimits(
+        max_events=settings.window_max_events,
+        span_ms=max(1, round(settings.window_days * _DAY_MS)),
+    )
+
+
 def _untrained(settings: Settings, text_encoder: TextEncoder) -> BundleParts:
     """Give the bundle that the settings describe, without a folder."""
     sequence = None
@@ -198,10 +225,7 @@ def _untrained(settings: Settings, text_encoder: TextEncoder) -> BundleParts:
     config = BundleConfig(
         user_encoder=settings.user_encoder,
         text_model=text_encoder.described,
-        window=WindowLimits(
-            max_events=settings.window_max_events,
-            span_ms=max(1, round(settings.window_days * _DAY_MS)),
-        ),
+        window=limits_of(settings),
         sequence=sequence and sequence.described,
     )
     return BundleParts(ModelBundle(config=config), sequence=sequence)

@@ -157,7 +157,7 @@ def _half_whitening(
     """Give the mean (E,) and the scaled principal axes (E, n); one of zeros where there is none."""
     none = np.zeros((vectors.shape[1], 1), np.float32)  # no axis, but vectors need a length
     if not len(vectors):
-        return none[:, 0], none
+        return none[:, 0].copy(), none  # safetensors refuses arrays that share memory
     mean = vectors.mean(axis=0, dtype=np.float64)
     centred = vectors - mean
     values, axes = np.linalg.eigh(centred.T @ centred / len(vectors))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -20,6 +20,23 @@ class SparseRows(NamedTuple):
     starts: NDArray[np.int64]  # (N + 1,)
     terms: NDArray[np.int64]  # (nnz,) ascending in each row
     weights: NDArray[np.float32]  # (nnz,)
+
+
+class TermRow(NamedTuple):
+    """One row of such a matrix."""
+
+    terms: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+
+def stacked(rows: Sequence[TermRow]) -> SparseRows:
+    """Put rows under each other."""
+    starts = np.cumsum([0, *(len(row.terms) for row in rows)])
+    return SparseRows(
+        starts,
+        np.concatenate([np.zeros(0, np.int64), *(row.terms for row in rows)]),
+        np.concatenate([np.zeros(0, np.float32), *(row.weights for row in rows)]),
+    )
 
 
 class TitleTerms(msgspec.Struct, frozen=True, eq=False):
@@ -54,23 +71,22 @@ class TitleTerms(msgspec.Struct, frozen=True, eq=False):
 
     def encode(self, titles: Sequence[str]) -> SparseRows:
         """Give the sparse vectors of titles or queries: unit length, or empty for no known term."""
+        row_of = self.rows_of_titles()
+        return stacked([row_of(title) for title in titles])
+
+    def rows_of_titles(self) -> Callable[[str], TermRow]:
+        """Give a function that does the same for one title."""
         number_of = {term: number for number, term in enumerate(self.vocabulary)}
-        numbers: list[NDArray[np.int64]] = []
-        weights: list[NDArray[np.float32]] = []
-        for title in titles:
+
+        def row_of(title: str) -> TermRow:
             bag = {number_of[term]: tf for term, tf in terms(title).items() if term in number_of}
             held = np.array(sorted(bag), np.int64)
             row = np.array([bag[number] for number in held.tolist()]) * self.idf[held]
-            length = float(np.linalg.norm(row))
-            held, row = (held[row > 0], row[row > 0] / length) if length else (held[:0], row[:0])
-            numbers.append(held)
-            weights.append(row.astype(np.float32))
-        starts = np.cumsum([0, *map(len, numbers)])
-        return SparseRows(
-            starts,
-            np.concatenate([np.zeros(0, np.int64), *numbers]),
-            np.concatenate([np.zeros(0, np.float32), *weights]),
-        )
+            kept = row > 0  # none where the length is 0
+            length = float(np.linalg.norm(row)) or 1.0
+            return TermRow(held[kept], (row[kept] / length).astype(np.float32))
+
+        return row_of
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Give what has to be stored, by name: the vocabulary as UTF-8, one term a line."""

@@ -22,5 +22,7 @@ DECAY: Final = DecayParameters(position_decay=0.8, half_life_ms=730 * DAY_MS)
 POWER: Final = 0.5
 #: Axes of the text vectors that are kept; None keeps all.
 DIM: Final[int | None] = None
+#: How fast the title terms fade per position; all else as above.
+SPARSE_DECAY: Final = 0.8
 #: What the cosine of title terms counts beside that of the dense vectors.
 SPARSE_WEIGHT: Final = 2.0

@@ -11,8 +11,12 @@ from interest.window import WindowLimits
 
 Pooling = Literal["mean", "first", "last"]
 UserEncoderKind = Literal["decay", "text", "sequence"]
+#: How items are found and ranked: see ``store.paths``.
+RetrievalPath = Literal["dense", "hybrid", "rerank"]
 #: Raise it when a bundle of today would be read wrongly.
 BUNDLE_FORMAT: Final = 1
+#: Fields that came after the first bundles: one without them keeps its id.
+_LATER_FIELDS: Final = ("sparse", "paths")
 
 
 class TextModel(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,6 +119,52 @@ class SequenceWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     text: TextPart | None = None
 
 
+class SparsePart(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Title terms and links between items, beside the dense vector: see ``encoder.sparse_space``.
+
+    ``fingerprint`` is the hash of the fitted numbers, terms and ids. A user's terms and links fade
+    per position by decays of their own; all else of an event's weight is that of ``decay``.
+    """
+
+    fingerprint: str
+    n_terms: int
+    n_linked: int
+    terms_decay: float
+    links_decay: float
+
+    def __post_init__(self) -> None:
+        if not (0 < self.terms_decay <= 1 and 0 < self.links_decay <= 1):
+            raise ValueError("sparse part of a bundle: 0 < decay per position <= 1")
+
+
+class PathWeights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What counts beside the cosine of the dense vectors, which weighs 1.
+
+    ``terms`` and ``links`` multiply the two parts of the sparse dot product, ``last`` the cosine
+    of an item with the newest one of the user.
+    """
+
+    terms: float = 0.0
+    links: float = 0.0
+    last: float = 0.0
+
+
+class RetrievalPaths(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The weights of each retrieval path, for all users: see ``store.paths``.
+
+    ``hybrid`` has no ``last``: an index does not know it. ``best`` is the path that ranked
+    validation users best.
+    """
+
+    hybrid: PathWeights
+    rerank: PathWeights
+    best: RetrievalPath = "hybrid"
+
+    def __post_init__(self) -> None:
+        if self.hybrid.last:
+            raise ValueError("the path hybrid has no weight of the last item")
+
+
 class TrainingRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a bundle was trained on and how well it did; for people, and for training again.
 
@@ -135,8 +185,9 @@ class BundleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The content of a bundle; its id is the hash of this.
 
     ``sequence`` is there where ``user_encoder`` is ``sequence``; items and users then lie in its
-    space, else in that of ``features``, else in that of the text model. ``licences`` are notes on
-    what the weights were made of.
+    space, else in that of ``features``, else in that of the text model. ``sparse`` are vectors
+    beside those, and ``paths`` how both are weighed. ``licences`` are notes on what the weights
+    were made of.
     """
 
     user_encoder: UserEncoderKind
@@ -145,6 +196,8 @@ class BundleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     decay: DecayParameters = DecayParameters()
     features: FeatureWeights | None = None
     sequence: SequenceWeights | None = None
+    sparse: SparsePart | None = None
+    paths: RetrievalPaths | None = None
     training: TrainingRecord | None = None
     licences: tuple[str, ...] = ()
     format: int = BUNDLE_FORMAT
@@ -154,6 +207,8 @@ class BundleConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError("a bundle has sequence weights exactly where its encoder is sequence")
         if self.features is not None and self.user_encoder == "text":
             raise ValueError("the encoder text reads texts, not features of them")
+        if (self.sparse is None) != (self.paths is None):
+            raise ValueError("a bundle has weights of paths exactly where it has sparse parts")
         if self.format != BUNDLE_FORMAT:
             raise ValueError(f"bundle format {self.format}, expected {BUNDLE_FORMAT}")
 
@@ -169,8 +224,11 @@ class ModelBundle(msgspec.Struct, frozen=True, kw_only=True):
         portable = msgspec.structs.replace(
             self.config, text_model=msgspec.structs.replace(self.config.text_model, reference="")
         )
-        raw = msgspec.json.encode(portable, order="deterministic")
-        return hashlib.blake2b(raw, digest_size=8).hexdigest()
+        described = msgspec.to_builtins(portable, order="deterministic")
+        for name in _LATER_FIELDS:
+            if described[name] is None:
+                del described[name]
+        return hashlib.blake2b(msgspec.json.encode(described), digest_size=8).hexdigest()
 
     @property
     def dim(self) -> int:
@@ -182,9 +240,14 @@ class ModelBundle(msgspec.Struct, frozen=True, kw_only=True):
         return config.features.dim if config.features else config.text_model.dim
 
 
-class LiveModel(msgspec.Struct, frozen=True, kw_only=True):
-    """What the one pointer in Redis names: readers follow it and nothing else."""
+class LiveModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the one pointer in Redis names: readers follow it and nothing else.
+
+    So what readers need of a bundle is here, too, and they need not have the bundle itself.
+    """
 
     model_id: str
     collection: str
     dim: int
+    #: Weights of the paths beside ``dense``; None where the model has no sparse vectors.
+    paths: RetrievalPaths | None = None

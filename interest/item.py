@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from interest.errors import BadInput, CorruptRecord, InvalidItem
 from interest.event import Id, Label
+from interest.sparse import EMPTY, SparseVector, check_sparse, sparse_from_bytes, sparse_to_bytes
 
 MAX_DESCRIPTION_CHARS: Final = 65_536
 _FORMAT: Final = 1
@@ -43,10 +44,11 @@ class Item(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class EncodedItem(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """An item with its unit-length vector, float32 of shape (dim,)."""
+    """An item with its unit-length vector, float32 of shape (dim,), and a sparse one beside it."""
 
     item: Item
     vector: NDArray[np.float32]
+    sparse: SparseVector = EMPTY
 
 
 class ItemFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,11 +69,13 @@ ANY_ITEM: Final = ItemFilter()
 class ItemQuery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Ask for the ``k`` items nearest to any of ``vectors``, float32 of shape (n, dim), n ≥ 1.
 
-    Rows have unit length, so dot equals cosine; with several rows the maximum counts. Items in
-    ``exclude`` are never returned.
+    Rows have unit length, so dot equals cosine; with several rows the maximum counts. Where
+    ``sparse`` holds numbers, its dot product with an item's sparse vector is added to that. Items
+    in ``exclude`` are never returned.
     """
 
     vectors: NDArray[np.float32]
+    sparse: SparseVector = EMPTY
     k: int = 10
     exclude: frozenset[str] = frozenset()
     filter: ItemFilter = ANY_ITEM
@@ -83,6 +87,7 @@ class ItemQuery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             raise BadInput(f"query vectors of shape {self.vectors.shape}, expected (n, dim)")
         if not np.isfinite(self.vectors).all() or not self.vectors.any(axis=1).all():
             raise BadInput("a query vector is zero or holds NaN or infinity")
+        check_sparse(self.sparse, "a query")
 
 
 class ScoredItem(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,10 +142,11 @@ def unit(vector: NDArray[Any]) -> NDArray[np.float32]:
     return scaled.astype(np.float32)
 
 
-class _StoredItem(msgspec.Struct, array_like=True):
+class _StoredItem(msgspec.Struct, array_like=True, omit_defaults=True):
     format: int
     item: Item
     vector: bytes
+    sparse: bytes = b""
 
 
 _stored_encoder = msgspec.msgpack.Encoder()
@@ -148,9 +154,13 @@ _stored_decoder = msgspec.msgpack.Decoder(_StoredItem)
 
 
 def encoded_item_to_bytes(encoded: EncodedItem) -> bytes:
-    """Give the ``items-encoded`` record: MessagePack [format, item, float32 little-endian]."""
+    """Give the ``items-encoded`` record: MessagePack [format, item, vector, sparse vector].
+
+    The vector is float32, little-endian; the last entry is left out where it is empty.
+    """
     vector = np.ascontiguousarray(encoded.vector, dtype="<f4").tobytes()
-    return _stored_encoder.encode(_StoredItem(_FORMAT, encoded.item, vector))
+    sparse = sparse_to_bytes(encoded.sparse)
+    return _stored_encoder.encode(_StoredItem(_FORMAT, encoded.item, vector, sparse))
 
 
 def encoded_item_from_bytes(raw: bytes) -> EncodedItem:
@@ -168,4 +178,4 @@ def encoded_item_from_bytes(raw: bytes) -> EncodedItem:
     vector = np.frombuffer(stored.vector, "<f4").astype(np.float32)
     if not math.isclose(float(np.linalg.norm(vector)), 1.0, abs_tol=1e-2):
         raise CorruptRecord(f"encoded item {stored.item.item_id}: its vector has no unit length")
-    return EncodedItem(item=stored.item, vector=vector)
+    return EncodedItem(item=stored.item, vector=vector, sparse=sparse_from_bytes(stored.sparse))

@@ -13,10 +13,11 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from interest.bundle import LiveModel
+from interest.bundle import LiveModel, RetrievalPath
 from interest.forgetting import Marker
 from interest.item import ANY_ITEM, EncodedItem, Item, ItemFilter, ItemQuery, ScoredItem
 from interest.recent import RecentBehaviour
+from interest.sparse import SparseVector
 from interest.vector import Token, UserVector, VectorHead
 from interest.window import BehaviourWindow
 
@@ -63,6 +64,25 @@ class UserEncoder(Protocol):
 
         Raises:
             EncoderUnavailable: the device failed; nothing was stored, a retry is safe.
+        """
+
+
+class SparseEncoder(Protocol):
+    """Gives items and users sparse vectors beside the dense ones; :mod:`interest.sparse`."""
+
+    def encode_items(self, items: Sequence[Item]) -> list[SparseVector]:
+        """Encode items; entry i belongs to items[i], empty where nothing is known of it."""
+
+    def encode(
+        self, windows: Sequence[BehaviourWindow], items: Mapping[str, EncodedItem]
+    ) -> list[SparseVector]:
+        """Encode one micro-batch; entry i belongs to windows[i].
+
+        Terms and links have unit length each, or none. The weights of a path multiply them when
+        they are read.
+
+        Args:
+            items: the items of the windows that are known; of others the links count.
         """
 
 
@@ -258,11 +278,18 @@ class Recommender(Protocol):
         """Read one user's vector of the live model."""
 
     async def recommend(
-        self, user_id: str, k: int, *, exclude_seen: bool = True, where: ItemFilter = ANY_ITEM
+        self,
+        user_id: str,
+        k: int,
+        *,
+        exclude_seen: bool = True,
+        where: ItemFilter = ANY_ITEM,
+        path: RetrievalPath | None = None,
     ) -> Recommendations:
         """Recommend ``k`` items, best first; fewer where the filter leaves fewer.
 
-        Seen items are those in the user's behaviour window.
+        Seen items are those in the user's behaviour window. Without a ``path`` the model's best
+        is taken, or that of the settings.
         """
 
     async def similar(

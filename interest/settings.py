@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from interest.bundle import Pooling, UserEncoderKind
+from interest.bundle import Pooling, RetrievalPath, UserEncoderKind
 from interest.redaction import HIDDEN, SECRET, secret_fields, shown_url
 
 
@@ -112,6 +112,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
              "`text_model` counts, as the place of the bundle's text model on this machine. "
              "Empty: the settings below."),
     ] = ""  # fmt: skip
+    retrieval_path: Annotated[
+        RetrievalPath | Literal["auto"],
+        Meta(description="How the API finds items where a request does not say: `dense`, the "
+             "nearest to the user's vector; `hybrid`, with title terms and links between items "
+             "added; `rerank`, the best 200 of those ranked again; `auto`, what the bundle names "
+             "as its best. A model without sparse vectors is always served by `dense`."),
+    ] = "auto"  # fmt: skip
     text_model: Annotated[
         str,
         Meta(description="Hugging Face folder or id of the text model; empty: the one of the "

@@ -1,6 +1,7 @@
 """User vectors and their record in Redis, documented to the byte in ``docs/contracts.md``.
 
-Little-endian, 64 bytes of header, then ``n_interests × dim`` numbers, row by row.
+Little-endian, 64 bytes of header, then ``n_interests × dim`` numbers, row by row, then the sparse
+vector of models that have one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from interest.errors import BadInput, CorruptRecord
+from interest.sparse import EMPTY, ENTRY_BYTES, SparseVector, sparse_from_bytes, sparse_to_bytes
 
 MAGIC: Final = b"IUV1"
 HEADER_BYTES: Final = 64
@@ -22,7 +24,7 @@ FLAGS_OFFSET: Final = 5
 SEALED_FLAG: Final = 1
 #: Byte offset of (era u32, generation u32, revision u64): the script in Redis compares it.
 TOKEN_OFFSET: Final = 16
-_HEADER: Final = struct.Struct("<4sBBHHHiIIQqqq8x")
+_HEADER: Final = struct.Struct("<4sBBHHHiIIQqqqI4x")
 _DTYPES: Final[dict[int, np.dtype[Any]]] = {1: np.dtype("<f4"), 2: np.dtype("<f2")}
 _MAX_U16: Final = 0xFFFF
 _UNIT_TOLERANCE: Final = 1e-2
@@ -45,7 +47,8 @@ class UserVector(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     ``vectors`` is float32 of shape (n_interests, dim), rows of unit length; with several rows
     the maximum dot product counts. No rows: the window gave no usable direction, and readers
-    treat the user as cold. ``source_partition`` and ``source_offset`` are for diagnosis only;
+    treat the user as cold. ``sparse`` is what stands beside them, see :mod:`interest.sparse`.
+    ``source_partition`` and ``source_offset`` are for diagnosis only;
     -1 where unknown.
 
     Whoever reads or stores one checks its numbers, see :func:`check_rows`: here each check would
@@ -59,6 +62,7 @@ class UserVector(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     encode_time_ms: int
     n_events: int
     vectors: NDArray[np.float32]
+    sparse: SparseVector = EMPTY
     source_partition: int = -1
     source_offset: int = -1
 
@@ -105,8 +109,10 @@ def vector_to_bytes(vector: UserVector) -> bytes:
         vector.event_time_ms,
         vector.encode_time_ms,
         vector.source_offset,
+        vector.sparse.n,
     )
-    return header + np.ascontiguousarray(vector.vectors, dtype="<f4").tobytes()
+    rows = np.ascontiguousarray(vector.vectors, dtype="<f4").tobytes()
+    return header + rows + sparse_to_bytes(vector.sparse)
 
 
 def vector_from_bytes(raw: bytes, user_id: str, model_id: str) -> UserVector:
@@ -119,15 +125,18 @@ def vector_from_bytes(raw: bytes, user_id: str, model_id: str) -> UserVector:
     if len(raw) < HEADER_BYTES or raw[:4] != MAGIC:
         raise CorruptRecord(f"user vector record of {len(raw)} bytes without the magic {MAGIC!r}")
     (_, dtype_code, flags, dim, n, n_events, partition, era, generation, revision, event_ms,
-     encode_ms, offset) = _HEADER.unpack_from(raw)  # fmt: skip
+     encode_ms, offset, n_sparse) = _HEADER.unpack_from(raw)  # fmt: skip
     if flags:
         raise CorruptRecord(f"user vector record with flags {flags:#x} is not in the clear")
     dtype = _DTYPES.get(dtype_code)
     if dtype is None:
         raise CorruptRecord(f"user vector record of unknown dtype {dtype_code}")
-    if len(raw) != HEADER_BYTES + n * dim * dtype.itemsize:
-        raise CorruptRecord(f"user vector record of {len(raw)} bytes for {n} × {dim} {dtype}")
-    rows = np.frombuffer(raw, dtype, offset=HEADER_BYTES).reshape(n, dim).astype(np.float32)
+    end = HEADER_BYTES + n * dim * dtype.itemsize
+    if len(raw) != end + n_sparse * ENTRY_BYTES:
+        raise CorruptRecord(
+            f"user vector record of {len(raw)} bytes for {n} × {dim} {dtype} and {n_sparse} sparse"
+        )
+    rows = np.frombuffer(raw, dtype, n * dim, HEADER_BYTES).reshape(n, dim).astype(np.float32)
     check_rows(rows, model_id)
     return UserVector(
         user_id=user_id,
@@ -137,6 +146,7 @@ def vector_from_bytes(raw: bytes, user_id: str, model_id: str) -> UserVector:
         encode_time_ms=encode_ms,
         n_events=n_events,
         vectors=rows,
+        sparse=sparse_from_bytes(raw[end:]),
         source_partition=partition,
         source_offset=offset,
     )

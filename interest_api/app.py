@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Response
 from starlette.convertors import Convertor, register_url_convertor
 
+from interest.bundle import RetrievalPath
 from interest.clock import Clock, system_clock
 from interest.errors import BadInput
 from interest.event import MAX_ID_CHARS
@@ -125,9 +126,15 @@ def create_app(
         return json_response(vector_body(vector, clock()))
 
     async def recommendations_for(
-        user_id: str, k: int, exclude_seen: bool, where: ItemFilter
+        user_id: str,
+        k: int,
+        exclude_seen: bool,
+        where: ItemFilter,
+        path: RetrievalPath | None = None,
     ) -> Response:
-        found = await recommender.recommend(user_id, k, exclude_seen=exclude_seen, where=where)
+        found = await recommender.recommend(
+            user_id, k, exclude_seen=exclude_seen, where=where, path=path
+        )
         return json_response(recommendations_body(found, clock()))
 
     # Inside of what add_operations puts around every request.
@@ -162,9 +169,13 @@ def create_app(
         exclude_seen: Annotated[
             bool, Query(description="Leave out the items in the user's behaviour window.")
         ] = True,
+        path: Annotated[
+            RetrievalPath | None,
+            Query(description="How items are found, instead of the way that is set."),
+        ] = None,
     ) -> Response:
         """Recommend items, best first; a cold user gets popular items and is told so."""
-        return await recommendations_for(user_id, k, exclude_seen, where)
+        return await recommendations_for(user_id, k, exclude_seen, where, path)
 
     @reading.get(
         "/v1/items/{item_id:id}/similar",

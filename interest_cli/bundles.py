@@ -17,4 +17,4 @@ def load_bundle(settings: Settings) -> LoadedBundle:
 
     encoders = load_encoders(settings)
     encoders.warm()
-    return LoadedBundle(encoders.bundle, encoders.items, encoders.users)
+    return LoadedBundle(encoders.bundle, encoders.items, encoders.users, encoders.sparse)

@@ -15,20 +15,17 @@ correction), ``no_quantity`` (a stock correction), ``malformed``.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import hashlib
 import re
-import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple
 
-from interest.errors import BadInput
 from interest.event import Event, EventType, encode_event
 from interest.item import Item, encode_item
+from interest_cli.csv_files import read_csv, usual, write_log
 
 DOMAIN: Final = "online-retail"
 SAMPLE_FOLDER: Final = Path(__file__).parent / "sample"
@@ -39,7 +36,6 @@ SAMPLE_USERS: Final = 600
 _COLUMNS: Final = (
     "InvoiceNo", "StockCode", "Description", "Quantity", "InvoiceDate", "UnitPrice", "CustomerID",
 )  # fmt: skip
-_Value = TypeVar("_Value", str, float)
 _PRODUCT: Final = re.compile(r"[0-9]{5}")
 #: Services with a code like a product's: next-day carriage, packing charge, an image file.
 _SERVICES: Final = frozenset({"23444", "23574", "23702"})
@@ -120,38 +116,15 @@ def _draw(user_id: str) -> bytes:
 def _read(path: Path, dropped: Counter[str]) -> Iterator[_Line]:
     """Read the lines in which a customer bought or returned a product."""
     n_in_invoice: Counter[str] = Counter()
-    number = 0
-    try:
-        with path.open("rb") as file:
-            zipped = file.read(2) == b"\x1f\x8b"
-        opened = gzip.open if zipped else open
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as text:
-            reader = csv.DictReader(text)
-            missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-            if missing:
-                raise BadInput(f"{path} is no Online Retail CSV: no column {', '.join(missing)}")
-            for row in reader:
-                number = reader.line_num
-                invoice = (row["InvoiceNo"] or "").strip()
-                # Dropped lines count too, so an id does not depend on what is dropped.
-                n_in_invoice[invoice] += 1
-                line = _parse(row, invoice, n_in_invoice[invoice])
-                if isinstance(line, str):
-                    dropped[line] += 1
-                else:
-                    yield line
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise BadInput(
-            f"{path}: truncated or damaged gzip after line {number}; fetch the file again"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise BadInput(
-            f"{path}: not UTF-8 after line {number}; convert it (iconv -f LATIN1 -t UTF-8)"
-        ) from error
-    except csv.Error as error:
-        raise BadInput(f"{path}: no CSV after line {number} ({error})") from error
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror or error}") from error
+    for row in read_csv(path, _COLUMNS, "Online Retail"):
+        invoice = (row["InvoiceNo"] or "").strip()
+        # Dropped lines count too, so an id does not depend on what is dropped.
+        n_in_invoice[invoice] += 1
+        line = _parse(row, invoice, n_in_invoice[invoice])
+        if isinstance(line, str):
+            dropped[line] += 1
+        else:
+            yield line
 
 
 def _parse(row: dict[str, str], invoice: str, number: int) -> _Line | str:
@@ -206,18 +179,11 @@ def _write(
         titles.setdefault(event.item_id, Counter())[description] += 1
         prices.setdefault(event.item_id, Counter())[price] += 1
     items = [
-        Item(item_id=code, title=_usual(titles[code]), price=_usual(prices[code]), domain=DOMAIN)
+        Item(item_id=code, title=usual(titles[code]), price=usual(prices[code]), domain=DOMAIN)
         for code in sorted({event.item_id for event in events if event.item_id})
     ]
     events = sorted(events, key=lambda event: (event.ts, event.event_id))
-    events_path = out_dir / "events.jsonl.gz"
-    items_path = out_dir / "items.jsonl.gz"
-    try:
-        out_dir.mkdir(parents=True, exist_ok=True)
-        _write_lines(events_path, map(encode_event, events))
-        _write_lines(items_path, map(encode_item, items))
-    except OSError as error:
-        raise BadInput(f"cannot write {out_dir}: {error.strerror or error}") from error
+    events_path, items_path = write_log(out_dir, map(encode_event, events), map(encode_item, items))
     return Conversion(
         n_lines=len(events) + dropped.total(),
         n_events=len(events),
@@ -228,18 +194,6 @@ def _write(
         events_path=events_path,
         items_path=items_path,
     )
-
-
-def _usual(counts: Counter[_Value]) -> _Value:
-    """Give the most frequent value; of several the smallest, so that runs agree."""
-    return min(counts, key=lambda value: (-counts[value], value))
-
-
-def _write_lines(path: Path, lines: Iterable[bytes]) -> None:
-    # No time stamp and no file name in the header: the same lines give the same bytes.
-    with path.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, mtime=0) as packed:
-        for line in lines:
-            packed.write(line + b"\n")
 
 
 if __name__ == "__main__":

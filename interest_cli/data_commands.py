@@ -155,8 +155,23 @@ def convert_online_retail_command(
     from interest_cli.convert import convert_online_retail
 
     summary = convert_online_retail(csv, out_dir)
-    out.print(f"{summary.n_events} events, {summary.n_users} users, {summary.n_items} items")
-    for reason, n in sorted(summary.dropped.items()):
+    _summary(summary.n_events, summary.n_users, summary.n_items, summary.dropped)
+
+
+@convert_app.command("rees46")
+def convert_rees46_command(
+    csv: Annotated[Path, typer.Argument(help="A shop's log in the REES46 format, plain or gzip.")],
+    out_dir: Annotated[Path, typer.Argument(metavar="OUT", help="Folder for the two files.")],
+) -> None:
+    """Convert a REES46 shop log to events.jsonl.gz and items.jsonl.gz."""
+    from interest_cli.convert_rees46 import convert_rees46
+
+    _summary(*convert_rees46(csv, out_dir))
+
+
+def _summary(n_events: int, n_users: int, n_items: int, dropped: dict[str, int]) -> None:
+    out.print(f"{n_events} events, {n_users} users, {n_items} items")
+    for reason, n in sorted(dropped.items()):
         out.print(f"dropped {n} lines: {reason}")
 
 

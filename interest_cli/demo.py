@@ -16,7 +16,6 @@ from rich.progress import Progress
 from rich.table import Table
 
 from interest import metrics as m
-from interest.bundle import LiveModel
 from interest.errors import InterestError, InvalidEvent
 from interest.event import Event
 from interest.item import Item
@@ -34,10 +33,10 @@ from interest_cli.console import err, out, progress_bar, warn
 from interest_cli.convert import SAMPLE_FOLDER
 from interest_cli.files import RecordFile
 from interest_cli.meter import Meter
-from interest_cli.replay import ReplayedUser, write_parquet
+from interest_cli.replay import LoadedBundle, ReplayedUser, write_parquet
 from interest_cli.services import EmbeddedServices
 from interest_cli.serving import first
-from interest_cli.wiring import ItemIndexes, collection_of, open_worker
+from interest_cli.wiring import ItemIndexes, live_model_of, open_worker
 from store.recommend import StoreRecommender
 from streams.publish import Outgoing, outgoing_events, outgoing_items, publish
 from streams.worker import Worker
@@ -46,6 +45,8 @@ _POLL_S: Final = 0.05
 _SHOWN_USERS: Final = 3
 _SHOWN_ITEMS: Final = 5
 _READ: Final = 500
+#: Texts of the catalogue that the encoder without training is fitted on: seconds.
+_FITTED_TEXTS: Final = 1_000
 #: Events sent again to measure freshness at low load.
 _PACED_EVENTS: Final = 150
 _PACED_PER_S: Final = 50
@@ -107,11 +108,25 @@ def run_demo(
         # The keeper removes this folder whatever way we end; torch would leave one of its own.
         folder = Path(services.running.folder)
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder / "torch"))
-        stopping.run(_demo(here, keys, log, began, once=once, export=export))
+        stopping.run(_demo(here, folder, keys, log, began, once=once, export=export))
+
+
+def _load(settings: Settings, folder: Path, log: Log) -> LoadedBundle:
+    """Load the bundle of the settings, else fit one on the catalogue in ``folder``."""
+    # torch takes seconds to import.
+    from interest_cli.fitting import fit_bundle
+
+    fits = not settings.bundle and settings.user_encoder == "decay"
+    if fits and log.items.path != "-":  # which can be read only once
+        fitted = folder / "bundle"
+        fit_bundle(Path(log.items.path), fitted, settings, n_texts=_FITTED_TEXTS)
+        settings = msgspec.structs.replace(settings, bundle=str(fitted))
+    return load_bundle(settings)
 
 
 async def _demo(
     settings: Settings,
+    folder: Path,
     keys: ApiKeys,
     log: Log,
     began: float,
@@ -120,7 +135,7 @@ async def _demo(
     export: Path | None,
 ) -> None:
     with err.status("loading the text model"):
-        loaded = await asyncio.to_thread(load_bundle, settings)
+        loaded = await asyncio.to_thread(_load, settings, folder, log)
     prometheus = PrometheusMetrics()
     meter = Meter(prometheus)
     bundle = loaded.bundle
@@ -130,16 +145,12 @@ async def _demo(
                 open_worker(settings, loaded, meter)
             )
         indexes = ItemIndexes(settings)
-        indexes.add(
-            LiveModel(
-                model_id=bundle.model_id,
-                collection=collection_of(bundle.model_id),
-                dim=bundle.dim,
-            ),
-            items,
-        )
+        indexes.add(live_model_of(bundle), items)
         recommender = StoreRecommender(
-            vectors, indexes.get, pseudonym=Pseudonyms(settings.pseudonym_key)
+            vectors,
+            indexes.get,
+            path=None if settings.retrieval_path == "auto" else settings.retrieval_path,
+            pseudonym=Pseudonyms(settings.pseudonym_key),
         )
         server = HttpServer(
             create_app(recommender, metrics=prometheus, keys=keys),

@@ -15,6 +15,7 @@ from interest_cli.evaluation_report import (
     compared_lines,
     headline,
     number,
+    rows_and_runs,
     slice_titles,
 )
 
@@ -43,7 +44,7 @@ def write_html(report: Report, path: Path) -> None:
             ["row", *(title for _, title in columns(report))],
             [
                 [row["name"], *(number(row.get(name)) for name, _ in columns(report))]
-                for row in report.rows
+                for row in rows_and_runs(report)
             ],
         ),
         _plot(lambda axes: _bars(axes, report), 1 + 0.45 * len(report.rows)),

@@ -17,6 +17,7 @@ from interest.errors import BadInput
 
 if TYPE_CHECKING:
     from encoder.evaluation.evaluate import Evaluation
+    from interest_cli.evaluating import Evaluated
 
 #: Columns of the table: figure, title.
 _COLUMNS: Final = (
@@ -30,6 +31,7 @@ _COLUMNS: Final = (
     ("untied_ndcg@10", "untied N@10"),
     ("unmasked_recall@10", "unmasked R@10"),
     ("unmasked_ndcg@10", "unmasked N@10"),
+    ("held_out_recall@50", "held-out R@50"),
     ("coverage@10", "coverage@10"),
 )
 _COMPARED: Final = ["row", "less", "over", "difference", ""]
@@ -100,6 +102,11 @@ def number(value: float | None) -> str:
     return "–" if value is None else f"{value:.4f}"
 
 
+def rows_and_runs(report: Report) -> list[dict[str, Any]]:
+    """Give every line of the table: a row, then the runs that it is the mean of."""
+    return [line for row in report.rows for line in (row, *row.get("runs", []))]
+
+
 def headline(report: Report) -> str:
     """Say what was ranked, in one line."""
     return (
@@ -116,16 +123,16 @@ def slice_titles(report: Report) -> list[str]:
 def show(report: Report, console: Console) -> None:
     """Print the figures, the slices and how rows compare."""
     console.print(headline(report), markup=False)
-    _print(
+    print_table(
         console,
         ["row", *(title for _, title in columns(report))],
         [
             [row["name"], *(number(row.get(name)) for name, _ in columns(report))]
-            for row in report.rows
+            for row in rows_and_runs(report)
         ],
     )
     console.print("NDCG@10 by slice (targets)", markup=False)
-    _print(
+    print_table(
         console,
         ["row", *slice_titles(report)],
         [[row["name"], *map(number, row["slices"].values())] for row in report.rows],
@@ -133,7 +140,7 @@ def show(report: Report, console: Console) -> None:
     found = with_best(report)
     if found:
         console.print("difference in NDCG@10 [95%], paired bootstrap over users", markup=False)
-        _print(console, _COMPARED, compared_lines(found), figures=False)
+        print_table(console, _COMPARED, compared_lines(found), figures=False)
 
 
 def with_best(report: Report) -> list[Compared]:
@@ -156,44 +163,51 @@ def compared_lines(comparisons: Sequence[Compared]) -> list[list[str]]:
     ]
 
 
-def check_html(path: Path) -> None:
-    """Return if a report can be written there.
+def check_plot(path: Path, option: str) -> None:
+    """Return if a file with plots can be written there.
 
     Raises:
         BadInput: the folder is missing, or matplotlib is.
     """
     if not path.parent.is_dir():
-        raise BadInput(f"{path.parent} is no folder; make it, or name another file for --html")
+        raise BadInput(f"{path.parent} is no folder; make it, or name another file for {option}")
     if importlib.util.find_spec("matplotlib") is None:
-        raise BadInput("--html needs matplotlib: pip install 'interest-updater[evaluation]'")
+        raise BadInput(f"{option} needs matplotlib: pip install 'interest-updater[evaluation]'")
 
 
-def write_files(report: Report, evaluation: Evaluation, folder: Path) -> None:
-    """Write ``quality.json``, and ``NAME.top20.npy`` of each row.
+def write_files(report: Report, evaluated: Evaluated, folder: Path) -> None:
+    """Write ``quality.json``, ``NAME.top20.npy`` of each row, and the vectors of the first bundle.
 
-    The arrays are int32 of shape (users, 20): rows of ``items.tsv``, best first, users in the order
-    of ``sequences.tsv``; -1 where there is no item, or no target of that user.
+    Best items are int32 of shape (users, 20): rows of ``items.tsv``, best first, users in the order
+    of ``sequences.tsv``; -1 where there is no item, or no target of that user. ``users.npy`` and
+    ``items.npy`` are float32 in the same orders; zeros where there is no vector.
 
     Raises:
         BadInput: the folder cannot be written.
     """
     from encoder.evaluation.evaluate import best_by_user
 
+    evaluation = evaluated.evaluation
     try:
         folder.mkdir(parents=True, exist_ok=True)
         raw = msgspec.json.format(msgspec.json.encode(report), indent=2)
         (folder / "quality.json").write_bytes(raw + b"\n")
-        for name in evaluation.rows:
+        for name in evaluation.by_name():
             np.save(folder / f"{name}.top20.npy", best_by_user(evaluation, name))
+        for first in evaluated.bundles[:1]:
+            users = first.user_vectors(evaluation.dataset, evaluation.cases)
+            np.save(folder / "users.npy", users)
+            np.save(folder / "items.npy", first.items)
     except OSError as error:
         raise BadInput(
             f"{folder} cannot be written ({error.strerror or error}); name another for --out"
         ) from error
 
 
-def _print(
+def print_table(
     console: Console, titles: list[str], lines: list[list[str]], *, figures: bool = True
 ) -> None:
+    """Print a table without lines; ``figures``: all columns but the first are numbers."""
     table = Table(box=None, pad_edge=False)
     for i, title in enumerate(titles):
         table.add_column(title, justify="right" if i and figures else "left")

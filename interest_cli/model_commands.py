@@ -1,4 +1,4 @@
-"""Commands around model bundles: train one, and look at those that are there."""
+"""Commands around model bundles: make one, and look at those that are there."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from rich.table import Table
 
 from interest.bundle import ModelBundle
 from interest.errors import BadInput
-from interest_cli.console import err, out, settings, warn
+from interest_cli.console import err, out, progress_bar, settings, warn
 
-model_app = typer.Typer(help="Look at model bundles.", no_args_is_help=True)
+model_app = typer.Typer(help="Make and look at model bundles.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
 
@@ -37,6 +37,10 @@ def train(
     leave_out: Annotated[
         int, typer.Option(min=0, help="Newest events of each user that are not read, for a test.")
     ] = 0,
+    hold_out_items: Annotated[
+        float | None,
+        typer.Option(min=0, max=0.9, help="Share of the items that are kept from training."),
+    ] = None,
     licence: Annotated[
         list[str] | None, typer.Option(help="A note on the licence of the data; repeat for more.")
     ] = None,
@@ -46,13 +50,32 @@ def train(
 
     run = TrainingRun(
         log=log, items=items, output=output, config=config, seed=seed, resume=resume,
-        leave_out=leave_out, licences=tuple(licence or ()),
+        leave_out=leave_out, hold_out_items=hold_out_items, licences=tuple(licence or ()),
     )  # fmt: skip
     try:
         bundle = train_bundle(run, settings())
     except KeyboardInterrupt:
         warn("interrupted; the same command with --resume goes on from the last whole epoch")
         raise
+    out.print(f"bundle {bundle.model_id}, {bundle.dim} dimensions, written to {output}")
+
+
+@model_app.command("fit")
+def fit(
+    items: Annotated[
+        Path, typer.Argument(help="The catalogue: JSON lines, or a folder with items.tsv.")
+    ],
+    output: Annotated[Path, typer.Option("--out", help="Folder of the bundle; it is made.")],
+) -> None:
+    """Fit the encoder that needs no training on a catalogue: whitening and title terms."""
+    from interest_cli.fitting import fit_bundle
+
+    with progress_bar() as bar:
+        task = bar.add_task("texts", total=None, note="")
+        bundle = fit_bundle(
+            items, output, settings(),
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
     out.print(f"bundle {bundle.model_id}, {bundle.dim} dimensions, written to {output}")
 
 

@@ -24,7 +24,7 @@ from interest.event import Event
 from interest.fold import fold
 from interest.item import Item
 from interest.item_table import ItemTable
-from interest.ports import ItemEncoder, UserEncoder
+from interest.ports import ItemEncoder, SparseEncoder, UserEncoder
 from interest.window import BehaviourWindow, WindowLimits
 
 _EVENTS_PER_FOLD: Final = 16_384
@@ -43,6 +43,7 @@ class LoadedBundle(NamedTuple):
     bundle: ModelBundle
     item_encoder: ItemEncoder
     user_encoder: UserEncoder
+    sparse_encoder: SparseEncoder | None = None
 
 
 class ReplayedUser(NamedTuple):

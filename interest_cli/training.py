@@ -7,29 +7,32 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import msgspec
+import numpy as np
+
 from encoder.bundle_folder import save_bundle_folder
+from encoder.evaluation.dataset import read_dataset
+from encoder.evaluation.histories import histories, item_table
+from encoder.evaluation.protocols import Cases
 from encoder.items import TextItemEncoder
 from encoder.loading import choose_device, load_text_encoder
 from encoder.training.fit import TrainedOn, train
 from encoder.training.loop import EpochReport
 from encoder.training.parameters import TrainingParameters, read_parameters
 from interest.bundle import ModelBundle
-from interest.clock import system_clock
 from interest.errors import BadInput
-from interest.event import MAX_TS_MS, Event
+from interest.event import MAX_TS_MS
 from interest.item import Item
 from interest.settings import Settings
 from interest.window import BehaviourWindow, WindowLimits
-from interest_cli.console import err, progress_bar, warn
-from interest_cli.files import InvalidRecord, RecordFile, read_events, read_items
+from interest_cli.console import err, progress_bar
+from interest_cli.log_files import read_log
 from interest_cli.replay import fold_log
-from interest_cli.two_files import read_two_files
 
 #: A user's newest behaviours to train on: as many as a window may hold, however old.
 _HISTORY: Final = WindowLimits(max_events=1000, span_ms=MAX_TS_MS)
 #: Beside the bundle's own files, and no part of what it is: it holds times of this machine.
-_METRICS_LOG: Final = "training.jsonl"
-_WARNED: Final = 5
+METRICS_LOG: Final = "training.jsonl"
 
 
 class TrainingRun(NamedTuple):
@@ -42,6 +45,7 @@ class TrainingRun(NamedTuple):
     seed: int
     resume: bool
     leave_out: int
+    hold_out_items: float | None
     licences: tuple[str, ...]
 
 
@@ -53,6 +57,8 @@ def train_bundle(run: TrainingRun, settings: Settings) -> ModelBundle:
         EncoderUnavailable: text model or device cannot be used.
     """
     parameters = read_parameters(run.config) if run.config else TrainingParameters()
+    if run.hold_out_items is not None:
+        parameters = msgspec.structs.replace(parameters, hold_out_items=run.hold_out_items)
     if run.output.exists():
         raise BadInput(f"{run.output} exists; choose another folder, or remove it")
     if not run.output.parent.is_dir():
@@ -71,7 +77,7 @@ def train_bundle(run: TrainingRun, settings: Settings) -> ModelBundle:
             on_epoch=on_epoch, progress=progress,
         )  # fmt: skip
     save_bundle_folder(run.output, parts)
-    checkpoint.close(run.output / _METRICS_LOG)
+    checkpoint.close(run.output / METRICS_LOG)
     return parts.bundle
 
 
@@ -80,27 +86,21 @@ def _read(run: TrainingRun) -> tuple[list[BehaviourWindow], list[Item]]:
     if run.log.is_dir():
         if run.items is not None:
             raise BadInput("--items belongs to an event log; a folder brings its own items.tsv")
-        found, items = read_two_files(run.log, leave_out=run.leave_out)
-        return list(fold_log(found, _HISTORY).values()), items
-    n_invalid = 0
-
-    def note(record: InvalidRecord) -> None:
-        nonlocal n_invalid
-        n_invalid += 1
-        if n_invalid <= _WARNED:
-            warn(f"{record.path}:{record.line}: {record.reason}: {record.detail}")
-
-    if run.items is None:
-        raise BadInput("an event log needs --items FILE, its catalogue")
-    log, catalogue = RecordFile(run.log, Event, warn), RecordFile(run.items, Item, warn)
-    items = list(read_items(catalogue, on_invalid=note))
-    folded = fold_log(read_events(log, now_ms=system_clock(), on_invalid=note), _HISTORY)
-    if n_invalid:
-        warn(f"{n_invalid} invalid records were passed over")
+        return _read_folder(run)
+    events, items = read_log(run.log, run.items)
+    folded = fold_log(events, _HISTORY)
     if not run.leave_out:
         return list(folded.values()), items
     cut = (window.with_rows(list(window.rows())[: -run.leave_out]) for window in folded.values())
     return [window for window in cut if len(window)], items
+
+
+def _read_folder(run: TrainingRun) -> tuple[list[BehaviourWindow], list[Item]]:
+    dataset = read_dataset(run.log)
+    ends = dataset.starts[1:] - run.leave_out
+    users = np.flatnonzero(ends > dataset.starts[:-1])
+    windows = histories(dataset, Cases(users, ends[users]), _HISTORY, item_table(dataset))
+    return list(windows), dataset.catalogue()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from interest.bundle import LiveModel
+from interest.bundle import LiveModel, ModelBundle
 from interest.errors import ServiceUnavailable
 from interest.metrics import NoMetrics
 from interest.ports import ItemStore, Metrics, Recommender, UserVectorStore
@@ -68,6 +68,16 @@ def collection_of(model_id: str) -> str:
     return f"items-{model_id}"
 
 
+def live_model_of(bundle: ModelBundle) -> LiveModel:
+    """Give what readers need to know of a bundle."""
+    return LiveModel(
+        model_id=bundle.model_id,
+        collection=collection_of(bundle.model_id),
+        dim=bundle.dim,
+        paths=bundle.config.paths,
+    )
+
+
 def item_store(settings: Settings, live: LiveModel) -> ItemStore:
     """Open the items of a model: on the Qdrant server of the settings, else in process."""
     if settings.qdrant_url:
@@ -96,9 +106,7 @@ async def open_worker(
         # Bundles may be trained on windows without end; their users stay as long as they span.
         span_days = bundle.config.window.span_ms / _DAY_MS
         settings = msgspec.structs.replace(settings, idle_days=max(settings.idle_days, span_days))
-    live = LiveModel(
-        model_id=bundle.model_id, collection=collection_of(bundle.model_id), dim=bundle.dim
-    )
+    live = live_model_of(bundle)
     async with AsyncExitStack() as stack:
         vectors = user_vectors(settings)
         stack.push_async_callback(vectors.close)
@@ -110,6 +118,7 @@ async def open_worker(
             bundle=bundle,
             item_encoder=loaded.item_encoder,
             user_encoder=loaded.user_encoder,
+            sparse_encoder=loaded.sparse_encoder,
             vectors=vectors,
             items=items,
             lookup=ItemCache(
@@ -203,7 +212,12 @@ async def open_recommender(settings: Settings) -> AsyncIterator[Recommender]:
         stack.push_async_callback(vectors.close)
         indexes = ItemIndexes(settings)
         stack.push_async_callback(indexes.close)
-        yield StoreRecommender(vectors, indexes.get, pseudonym=Pseudonyms(settings.pseudonym_key))
+        yield StoreRecommender(
+            vectors,
+            indexes.get,
+            path=None if settings.retrieval_path == "auto" else settings.retrieval_path,
+            pseudonym=Pseudonyms(settings.pseudonym_key),
+        )
 
 
 def worker_checks(

@@ -24,6 +24,8 @@ _LEVELS: Final = 127
 #: Below this share of all rows, copying them together costs less than reading the others, too.
 _GATHERED: Final = 0.25
 _BLOCK: Final = 4096
+#: What float32 rounds of a sum; generous, it costs a few more rows.
+_ROUNDING: Final = 1e-6
 
 
 class Coded(NamedTuple):
@@ -77,16 +79,23 @@ def nearest(
     rows: NDArray[np.intp],
     vectors: NDArray[np.float32],
     held: Coded,
+    added: NDArray[np.float64] | None = None,
 ) -> Nearest:
     """Find the best ``k`` of ``rows``; of several queries the greatest dot product counts.
 
     Shapes: ``queries`` (Q, D), ``rows`` (R,) numbers below N, ``vectors`` (N, D).
+
+    Args:
+        added: (N,) what is added to the score of each row before any is left out.
     """
     if len(rows) > k:
         estimates, margin = _estimates(queries, rows, held)
+        if added is not None:
+            estimates += added[rows]
+            margin += _ROUNDING * float(np.abs(added).max())
         least = np.partition(estimates, -k)[-k] - 2 * margin
         rows = rows[estimates >= least]
-    scores = _scores(queries, rows, vectors)
+    scores = _scores(queries, rows, vectors, added)
     if len(rows) > k:
         kept = scores >= np.partition(scores, -k)[-k]
         rows, scores = rows[kept], scores[kept]
@@ -107,22 +116,25 @@ def _estimates(
     ).max(axis=0)
     approximated = asked.length + asked.error
     margin = approximated * held.error + asked.error * held.length
-    # What float32 itself adds; generous, it costs a few more rows.
-    rounding = 1e-6 * approximated * (held.length + held.error) + 1e-3 * margin
+    rounding = _ROUNDING * approximated * (held.length + held.error) + 1e-3 * margin
     if not gathered and len(rows) < len(estimates):
         estimates = estimates[rows]
     return estimates, margin + rounding
 
 
 def _scores(
-    queries: NDArray[np.float32], rows: NDArray[np.intp], vectors: NDArray[np.float32]
+    queries: NDArray[np.float32],
+    rows: NDArray[np.intp],
+    vectors: NDArray[np.float32],
+    added: NDArray[np.float64] | None,
 ) -> NDArray[np.float32]:
     """Score rows (R,) in float64: equal vectors get equal scores, wherever they lie."""
     asked = queries.astype(np.float64)
     scores = np.empty(len(rows), np.float32)
     for first in range(0, len(rows), _BLOCK):
-        block = vectors[rows[first : first + _BLOCK]].astype(np.float64)
+        some = rows[first : first + _BLOCK]
         # Not a matrix product: BLAS rounds a row by its place among the others.
-        dots = np.einsum("rd,qd->rq", block, asked)
-        scores[first : first + _BLOCK] = dots.max(axis=1)
+        dots = np.einsum("rd,qd->rq", vectors[some].astype(np.float64), asked)
+        best = dots.max(axis=1)
+        scores[first : first + _BLOCK] = best if added is None else best + added[some]
     return scores

@@ -19,6 +19,7 @@ from interest.item import EncodedItem, Item, ItemQuery, ScoredItem
 from store.append_array import AppendArray
 from store.exact_scan import Coded, coded, nearest
 from store.item_columns import ItemColumns
+from store.sparse_rows import SparseRows
 
 #: Hidden rows are removed when there are so many, and so large a share of all.
 _HIDDEN: Final = 1024
@@ -41,8 +42,11 @@ class _Rows:
         self.error = 0.0
         self.length = 0.0
         self.columns = ItemColumns()
+        self.sparse = SparseRows()
 
-    def append(self, items: Sequence[Item], vectors: NDArray[np.float32]) -> None:
+    def append(self, encoded: Sequence[EncodedItem]) -> None:
+        items = [one.item for one in encoded]
+        vectors = np.stack([one.vector for one in encoded])
         held = coded(vectors)
         self.error = max(self.error, held.error)
         self.length = max(self.length, held.length)
@@ -52,6 +56,7 @@ class _Rows:
         self.codes.append(held.codes)
         self.scales.append(held.scales)
         self.columns.append(items)
+        self.sparse.append([one.sparse for one in encoded])
 
     def only(self, kept: NDArray[np.intp]) -> _Rows:
         """Copy some rows; numpy does most, since Python code per row would hold up readers."""
@@ -67,6 +72,7 @@ class _Rows:
         ):
             copied.append(held.first(n)[kept])
         some.columns = self.columns.only(kept)
+        some.sparse = self.sparse.only(kept)
         return some
 
     def coded(self, n: int) -> Coded:
@@ -106,10 +112,7 @@ class ItemTable:
         if not latest:
             return
         first = len(self._rows.ids)
-        self._rows.append(
-            [encoded.item for encoded in latest.values()],
-            np.stack([encoded.vector for encoded in latest.values()]),
-        )
+        self._rows.append(list(latest.values()))
         with self._lock:
             self._hide(latest)
             self._row_of.update(zip(latest, range(first, first + len(latest)), strict=True))
@@ -149,7 +152,8 @@ class ItemTable:
         if row is None:
             return None
         vector = rows.vectors.first(row + 1)[row].copy()
-        return EncodedItem(item=_decoder.decode(rows.items[row]), vector=vector)
+        item = _decoder.decode(rows.items[row])
+        return EncodedItem(item=item, vector=vector, sparse=rows.sparse.get(row))
 
     def search(self, query: ItemQuery) -> list[ScoredItem]:
         """Find the nearest items, best first, ties by item id, as an exhaustive search would.
@@ -164,6 +168,7 @@ class ItemTable:
             rows.columns.passing(query.filter, shown),
             rows.vectors.first(n),
             rows.coded(n),
+            rows.sparse.scores(query.sparse, n) if query.sparse.n else None,
         )
         ranked = sorted(
             (-score, rows.ids[row], row)

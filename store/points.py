@@ -11,6 +11,7 @@ import numpy as np
 
 from interest.errors import BadInput, CorruptRecord
 from interest.item import EncodedItem, Item, ItemQuery, ScoredItem
+from interest.sparse import check_sparse
 
 _NAMESPACE: Final = uuid.UUID("6f1d0b4e-6a0c-5b4f-9d63-2f1b6c9e7a10")
 #: Payload fields with an index, and their Qdrant type.
@@ -72,7 +73,8 @@ def check_vectors(items: Iterable[EncodedItem], dim: int) -> None:
     """Refuse what an engine would take but could not be found by, or would poison it.
 
     Raises:
-        BadInput: a vector of another length, with NaN or infinity, or zero.
+        BadInput: a vector of another length, with NaN or infinity, or zero; or a sparse one that
+            is none.
     """
     for encoded in items:
         vector = encoded.vector
@@ -80,6 +82,7 @@ def check_vectors(items: Iterable[EncodedItem], dim: int) -> None:
             raise BadInput(f"item {encoded.item.item_id}: {vector.shape}, expected ({dim},)")
         if not np.isfinite(vector).all() or not vector.any():
             raise BadInput(f"item {encoded.item.item_id}: its vector is zero or not finite")
+        check_sparse(encoded.sparse, f"item {encoded.item.item_id}")
 
 
 def next_limit(scores: Iterable[Sequence[float]], limit: int, k: int) -> int | None:

@@ -18,6 +18,7 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
 from interest.errors import BadInput, ServiceUnavailable
 from interest.item import EncodedItem, ItemFilter, ItemQuery, ScoredItem
+from interest.sparse import EMPTY, SparseVector
 from store.points import (
     AVAILABLE,
     INDEXED,
@@ -33,6 +34,11 @@ _BATCH: Final = 256
 #: A server refuses a request of more than 32 MiB, and would for ever.
 _BATCH_BYTES: Final = 16 * 2**20
 _TIMEOUT_S: Final = 10
+#: Names of the vectors of a point.
+_DENSE: Final = ""
+_SPARSE: Final = "sparse"
+#: Candidates of each side of a fused query, at least.
+_CANDIDATES: Final = 500
 
 
 class QdrantItems:
@@ -122,6 +128,7 @@ class QdrantItems:
             await self._client.create_collection(
                 self._collection,
                 vectors_config=q.VectorParams(size=self._dim, distance=q.Distance.DOT),
+                sparse_vectors_config={_SPARSE: q.SparseVectorParams()},
             )
         except (ApiException, RpcError):
             # Two workers may start at once; the other's collection is as good as ours.
@@ -148,7 +155,7 @@ class QdrantItems:
                 points = [
                     q.PointStruct(
                         id=point_id(encoded.item.item_id),
-                        vector=encoded.vector.tolist(),
+                        vector=_vectors_of(encoded),
                         payload=payload_of(encoded.item),
                     )
                     for encoded in batch
@@ -171,13 +178,15 @@ class QdrantItems:
                     self._collection, ids, with_payload=True, with_vectors=True
                 )
             for record in records:
-                item = item_of(record.payload)
-                vector = np.asarray(record.vector, np.float32)
-                found[item.item_id] = EncodedItem(item=item, vector=vector)
+                encoded = _encoded(record)
+                found[encoded.item.item_id] = encoded
         return found
 
     async def search(self, query: ItemQuery) -> list[ScoredItem]:
         """Find the nearest items, best first, ties by item id.
+
+        With a sparse query the best 500 of each side (more for a greater ``k``) are scored by
+        both. An item beyond both lists has less than the last scores of the two together.
 
         Raises:
             BadInput: the query's vectors have another length.
@@ -188,8 +197,7 @@ class QdrantItems:
         limit: int | None = query.k + 1
         while limit is not None:
             requests = [
-                q.QueryRequest(query=vector.tolist(), limit=limit, filter=where, with_payload=True)
-                for vector in query.vectors
+                _request(vector.tolist(), query.sparse, limit, where) for vector in query.vectors
             ]
             async with self._translated():
                 answers = await self._client.query_batch_points(self._collection, requests)
@@ -210,6 +218,59 @@ class QdrantItems:
         await self._client.close()
 
 
+def _request(
+    vector: list[float], sparse: SparseVector, limit: int, where: q.Filter
+) -> q.QueryRequest:
+    if not sparse.n:
+        return q.QueryRequest(query=vector, limit=limit, filter=where, with_payload=True)
+    terms = _sparse_model(sparse)
+    n = max(_CANDIDATES, 2 * limit)
+    either = [
+        q.Prefetch(query=vector, limit=n, filter=where),
+        q.Prefetch(query=terms, using=_SPARSE, limit=n, filter=where),
+    ]
+    # What either side finds is scored by both: a missing score would count as 0, and a cosine that
+    # did not reach the list is not 0. A point without any of the dimensions has no sparse score.
+    scored = [
+        q.Prefetch(prefetch=either, query=vector, limit=2 * n),
+        q.Prefetch(prefetch=either, query=terms, using=_SPARSE, limit=2 * n),
+    ]
+    return q.QueryRequest(
+        prefetch=scored,
+        query=q.FormulaQuery(
+            formula=q.SumExpression(sum=["$score[0]", "$score[1]"]),
+            defaults={"$score[0]": 0.0, "$score[1]": 0.0},
+        ),
+        limit=limit,
+        with_payload=True,
+    )
+
+
+def _sparse_model(sparse: SparseVector) -> q.SparseVector:
+    return q.SparseVector(indices=sparse.dims.tolist(), values=sparse.values.tolist())
+
+
+def _vectors_of(encoded: EncodedItem) -> Any:
+    dense = encoded.vector.tolist()
+    if not encoded.sparse.n:
+        return dense
+    return {_DENSE: dense, _SPARSE: _sparse_model(encoded.sparse)}
+
+
+def _encoded(record: q.Record) -> EncodedItem:
+    held: Any = record.vector
+    sparse = EMPTY
+    if isinstance(held, dict):
+        held, stored = held[_DENSE], held.get(_SPARSE)
+        if stored is not None:
+            dims = np.asarray(stored.indices, np.uint32)
+            order = np.argsort(dims)
+            sparse = SparseVector(dims[order], np.asarray(stored.values, np.float32)[order])
+    return EncodedItem(
+        item=item_of(record.payload), vector=np.asarray(held, np.float32), sparse=sparse
+    )
+
+
 def _batches(items: Sequence[EncodedItem]) -> Iterator[list[EncodedItem]]:
     """Cut into requests of bounded points and bytes, in order."""
     batch: list[EncodedItem] = []
@@ -217,7 +278,7 @@ def _batches(items: Sequence[EncodedItem]) -> Iterator[list[EncodedItem]]:
     for encoded in items:
         # Counted high: a character as JSON takes 6 bytes at most but for emoji, a number 20.
         n_numbers = len(encoded.vector) + len(encoded.item.image_vector or ())
-        n_bytes = 6 * len(encoded.item.text) + 20 * n_numbers
+        n_bytes = 6 * len(encoded.item.text) + 20 * (n_numbers + 2 * encoded.sparse.n)
         if batch and (len(batch) == _BATCH or held + n_bytes > _BATCH_BYTES):
             yield batch
             batch, held = [], 0

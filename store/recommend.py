@@ -8,12 +8,18 @@ from typing import Final
 
 import numpy as np
 
-from interest.bundle import LiveModel
+from interest.bundle import LiveModel, RetrievalPath
 from interest.errors import CorruptRecord, ServiceUnavailable
 from interest.item import ANY_ITEM, ItemFilter, ItemQuery, ScoredItem
-from interest.ports import ItemStore, Recommendations, UserState, UserVectorStore
+from interest.ports import (
+    ItemStore,
+    Recommendations,
+    UserState,
+    UserVectorStore,
+)
 from interest.vector import UserVector
 from store.matching import matches
+from store.paths import retrieve
 
 #: Popular items considered at most, and looked up at once: a filter may pass over many.
 _POPULAR: Final = 5_000
@@ -37,6 +43,7 @@ class StoreRecommender:
 
     Args:
         items_for: gives the item store of a live model.
+        path: how items are found where a request does not say; None for the model's best.
         pseudonym: gives what stands for a user id in the vector store.
         monotonic_s: seconds from any origin; popular items are read again after one.
     """
@@ -46,11 +53,13 @@ class StoreRecommender:
         vectors: UserVectorStore,
         items_for: Callable[[LiveModel], ItemStore],
         *,
+        path: RetrievalPath | None = None,
         pseudonym: Callable[[str], str] = str,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._vectors = vectors
         self._items_for = items_for
+        self._path = path
         self._pseudonym = pseudonym
         self._monotonic_s = monotonic_s
         self._ranking: list[tuple[str, float]] = []
@@ -80,10 +89,19 @@ class StoreRecommender:
         return live, state
 
     async def recommend(
-        self, user_id: str, k: int, *, exclude_seen: bool = True, where: ItemFilter = ANY_ITEM
+        self,
+        user_id: str,
+        k: int,
+        *,
+        exclude_seen: bool = True,
+        where: ItemFilter = ANY_ITEM,
+        path: RetrievalPath | None = None,
     ) -> Recommendations:
-        """Recommend items: the nearest to the user's interests, or popular ones."""
-        live, state = await self._user(user_id, recent=exclude_seen)
+        """Recommend items: those that fit the user's interests best, or popular ones."""
+        path = path or self._path
+        live, state = await self._user(user_id, recent=exclude_seen or path != "dense")
+        if path is None:
+            path = live.paths.best if live.paths else "dense"
         items = self._items_for(live)
         seen: frozenset[str] = frozenset()
         if state is not None and exclude_seen:
@@ -91,9 +109,7 @@ class StoreRecommender:
         if state is None or state.vector.is_cold:
             found = await self._popular(items, k, seen, where)
         else:
-            found = await items.search(
-                ItemQuery(vectors=state.vector.vectors, k=k, exclude=seen, filter=where)
-            )
+            found = await retrieve(items, state, path, live.paths, k=k, exclude=seen, where=where)
         return Recommendations(
             user_id=user_id,
             basis="popular" if state is None or state.vector.is_cold else "vector",

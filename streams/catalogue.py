@@ -16,12 +16,14 @@ from concurrent.futures import Executor
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from interest import metrics as m
 from interest.clock import Clock
 from interest.errors import CorruptRecord, EncoderUnavailable, InvalidItem, ServiceUnavailable
 from interest.item import EncodedItem, Item, decode_item, encoded_item_to_bytes
-from interest.ports import ItemEncoder, ItemStore, Metrics
+from interest.ports import ItemEncoder, ItemStore, Metrics, SparseEncoder
+from interest.sparse import EMPTY, SparseVector
 from streams.dead_letters import dead_letter
 from streams.items_feed import Source, item_key
 from streams.outbox import Outbox, Record, backoff_s
@@ -44,6 +46,7 @@ class Catalogue:
         names: TopicNames,
         model_id: str,
         encoder: ItemEncoder,
+        sparse: SparseEncoder | None = None,
         store: ItemStore,
         progress: Progress,
         outbox: Outbox,
@@ -54,6 +57,7 @@ class Catalogue:
         self._names = names
         self._model_id = model_id
         self._encoder = encoder
+        self._sparse = sparse
         self._store = store
         self._progress = progress
         self._outbox = outbox
@@ -124,8 +128,8 @@ class Catalogue:
         attempt = 0
         while True:
             try:
-                matrix = await loop.run_in_executor(
-                    self._executor, self._encoder.encode_items, [item for _, item in items]
+                matrix, beside = await loop.run_in_executor(
+                    self._executor, self._encode_items, [item for _, item in items]
                 )
                 break
             except EncoderUnavailable as error:
@@ -143,13 +147,21 @@ class Catalogue:
                 return left[0] + right[0], left[1] + right[1]
         encoded: list[EncodedItem] = []
         buried: list[Record] = []
-        for (record, item), row in zip(items, matrix, strict=True):
+        for (record, item), row, sparse in zip(items, matrix, beside, strict=True):
             if np.isfinite(row).all() and row.any():
-                encoded.append(EncodedItem(item=item, vector=row))
+                encoded.append(EncodedItem(item=item, vector=row, sparse=sparse))
             else:
                 reason = InvalidItem("no_direction", "its text gives no usable vector")
                 buried.append(self._bury(record, reason))
         return encoded, buried
+
+    def _encode_items(
+        self, items: Sequence[Item]
+    ) -> tuple[NDArray[np.float32], Sequence[SparseVector]]:
+        matrix = self._encoder.encode_items(items)  # (N, D)
+        if self._sparse is None:
+            return matrix, [EMPTY] * len(items)
+        return matrix, self._sparse.encode_items(items)
 
     async def _unchanged(
         self, items: Sequence[tuple[Any, Item]], generation: int
@@ -173,7 +185,7 @@ class Catalogue:
         for record, item in items:
             stored = held.get(item.item_id)
             if stored is not None and stored.item.text == item.text:
-                kept.append(EncodedItem(item=item, vector=stored.vector))
+                kept.append(EncodedItem(item=item, vector=stored.vector, sparse=stored.sparse))
             else:
                 fresh.append((record, item))
         return kept, fresh

@@ -21,7 +21,8 @@ from interest.errors import EncoderUnavailable
 from interest.event import Event, EventType
 from interest.fold import enters_window, joined, row_of, window_of
 from interest.item import EncodedItem
-from interest.ports import UserEncoder
+from interest.ports import SparseEncoder, UserEncoder
+from interest.sparse import EMPTY, SparseVector
 from interest.window import BehaviourWindow, Row, WindowLimits
 
 log = logging.getLogger(__name__)
@@ -43,10 +44,17 @@ _CANARY: Final = window_of(
 Items = Mapping[str, EncodedItem]
 
 
+class EncodedRow(NamedTuple):
+    """What became of one window: the vector, (D,), and the sparse one of a model that has them."""
+
+    vector: NDArray[np.float32]
+    sparse: SparseVector
+
+
 class Encoded(NamedTuple):
     """Rows by index of the window, and what the others raised, each encoded alone."""
 
-    rows: dict[int, NDArray[np.float32]]
+    rows: dict[int, EncodedRow]
     failures: dict[int, Exception]
 
 
@@ -58,10 +66,21 @@ class Isolated(NamedTuple):
 
 
 class WindowEncoding:
-    """Runs an encoder in an executor, and finds what it cannot encode."""
+    """Runs an encoder in an executor, and finds what it cannot encode.
 
-    def __init__(self, encoder: UserEncoder, executor: Executor, limits: WindowLimits) -> None:
+    Args:
+        sparse: of a model with sparse vectors; runs with the encoder.
+    """
+
+    def __init__(
+        self,
+        encoder: UserEncoder,
+        executor: Executor,
+        limits: WindowLimits,
+        sparse: SparseEncoder | None = None,
+    ) -> None:
         self._encoder = encoder
+        self._sparse = sparse
         self._executor = executor
         self._limits = limits
 
@@ -71,12 +90,12 @@ class WindowEncoding:
         Raises:
             EncoderUnavailable: the device does not work; a retry is safe.
         """
-        rows: dict[int, NDArray[np.float32]] = {}
+        rows: dict[int, EncodedRow] = {}
         failures: dict[int, Exception] = {}
 
         async def encode(first: int, last: int) -> None:
             try:
-                matrix = await self._run(windows[first:last], items)
+                encoded = await self._run(windows[first:last], items)
             except Exception:
                 if last - first == 1:
                     # At once, or a device that is gone would be asked for every window.
@@ -90,14 +109,12 @@ class WindowEncoding:
                 await encode(first, middle)
                 await encode(middle, last)
             else:
-                rows.update(zip(range(first, last), matrix, strict=True))
+                rows.update(zip(range(first, last), encoded, strict=True))
 
         await encode(0, len(windows))
         return Encoded(rows, failures)
 
-    async def _alone(
-        self, window: BehaviourWindow, items: Items
-    ) -> NDArray[np.float32] | Exception:
+    async def _alone(self, window: BehaviourWindow, items: Items) -> EncodedRow | Exception:
         """Try a window that failed alone once more; give its row, or what makes it poison.
 
         Raises:
@@ -108,19 +125,25 @@ class WindowEncoding:
         except Exception as error:
             raise EncoderUnavailable(f"the encoder fails on every window: {error}") from error
         try:
-            row: NDArray[np.float32] = (await self._run([window], items))[0]
+            [row] = await self._run([window], items)
         except Exception as error:
             return error
         return row
 
-    async def _run(self, windows: Sequence[BehaviourWindow], items: Items) -> NDArray[np.float32]:
+    async def _run(self, windows: Sequence[BehaviourWindow], items: Items) -> list[EncodedRow]:
         loop = asyncio.get_running_loop()
-        matrix = await loop.run_in_executor(self._executor, self._encoder.encode, windows, items)
+        return await loop.run_in_executor(self._executor, self._encode, windows, items)
+
+    def _encode(self, windows: Sequence[BehaviourWindow], items: Items) -> list[EncodedRow]:
+        matrix = self._encoder.encode(windows, items)  # (B, D)
         lengths = np.linalg.norm(matrix, axis=1)
         # NaN compares false.
         if not np.all((lengths == 0) | (np.abs(lengths - 1) <= _UNIT_TOLERANCE)):
             raise FloatingPointError("the encoder gave NaN, infinity or no unit vector")
-        return matrix
+        sparse = [EMPTY] * len(windows)
+        if self._sparse is not None:
+            sparse = self._sparse.encode(windows, items)
+        return [EncodedRow(*row) for row in zip(matrix, sparse, strict=True)]
 
     async def isolate(
         self,

@@ -9,16 +9,17 @@ from typing import Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from interest import metrics as m
 from interest.clock import Clock
 from interest.forgetting import Marker
 from interest.ports import Metrics, UserVectorStore, VectorUpdate
 from interest.recent import recent_of
+from interest.sparse import EMPTY
 from interest.vector import Token, UserVector
 from streams.change_feed import ChangeFeed
 from streams.dirty import DirtyUsers, Mark
+from streams.encoding import EncodedRow
 from streams.window_records import Held
 from streams.windows import WindowStore
 
@@ -41,13 +42,13 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class EncodedUsers(msgspec.Struct, frozen=True):
-    """What came from the device: row i of ``rows``, (B, D), belongs to ``jobs[i]``.
+    """What came from the device: ``rows[i]`` belongs to ``jobs[i]``.
 
     ``unknown`` are the items of these windows that nobody knows yet.
     """
 
     jobs: Sequence[Job]
-    rows: Sequence[NDArray[np.float32]]
+    rows: Sequence[EncodedRow]
     unknown: frozenset[str]
 
 
@@ -129,8 +130,9 @@ class Upserts:
             lambda update: self._stands(update, number_of[update.vector.user_id]),
         )
 
-    def _update(self, job: Job, row: NDArray[np.float32], now_ms: int) -> VectorUpdate:
+    def _update(self, job: Job, row: EncodedRow, now_ms: int) -> VectorUpdate:
         window = job.held.window
+        known = bool(row.vector.any())
         vector = UserVector(
             user_id=window.subject_id,
             model_id=self._model_id,
@@ -138,7 +140,8 @@ class Upserts:
             event_time_ms=window.event_time_ms,
             encode_time_ms=now_ms,
             n_events=len(window),
-            vectors=row[np.newaxis] if row.any() else np.zeros((0, row.size), np.float32),
+            vectors=row.vector[np.newaxis][: int(known)],  # (1, D) or (0, D)
+            sparse=row.sparse if known else EMPTY,
             source_partition=job.mark.partition,
             source_offset=self._source_offset(job.mark.partition),
         )

@@ -145,6 +145,7 @@ class Worker:
             model_id=self.ports.bundle.model_id,
             collection=self.ports.collection,
             dim=self.ports.bundle.dim,
+            paths=self.ports.bundle.config.paths,
         )
         before = await self.ports.vectors.live_model()
         if before != live:

@@ -21,6 +21,7 @@ from interest.ports import (
     ItemStore,
     Metrics,
     Sealer,
+    SparseEncoder,
     UserEncoder,
     UserVectorStore,
 )
@@ -74,6 +75,7 @@ class WorkerPorts(msgspec.Struct, frozen=True, kw_only=True):
     bundle: ModelBundle
     item_encoder: ItemEncoder
     user_encoder: UserEncoder
+    sparse_encoder: SparseEncoder | None = None
     vectors: UserVectorStore
     items: ItemStore
     lookup: ItemLookup
@@ -168,8 +170,8 @@ class WorkerParts:
         )  # fmt: skip
         self.catalogue = Catalogue(
             names=self.names, model_id=ports.bundle.model_id, encoder=ports.item_encoder,
-            store=ports.items, progress=self.progress, outbox=self.outbox,
-            executor=device, clock=ports.clock, metrics=ports.metrics,
+            sparse=ports.sparse_encoder, store=ports.items, progress=self.progress,
+            outbox=self.outbox, executor=device, clock=ports.clock, metrics=ports.metrics,
         )  # fmt: skip
         self.overtaken = Overtaken(
             self._settings, self.names.catalogue, self.feed,
@@ -194,7 +196,7 @@ class WorkerParts:
             aligned=self._counts[self.names.user_vectors] == self._n_partitions,
         )  # fmt: skip
         limits = ports.bundle.config.window
-        encoding = WindowEncoding(ports.user_encoder, device, limits)
+        encoding = WindowEncoding(ports.user_encoder, device, limits, ports.sparse_encoder)
         self.poison = Poison(
             names=self.names, limits=limits, encoding=encoding, windows=self.windows,
             dirty=self.dirty, progress=self.progress, outbox=self.outbox, clock=ports.clock,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -12,19 +11,13 @@ from numpy.typing import NDArray
 
 from encoder.evaluation.dataset import Dataset
 from encoder.evaluation.protocols import Split
+from encoder.links import co_occurrence, ease_weights, first_of_each
 from encoder.spans import spread
 from interest.columns import columns
 from interest.window import BehaviourWindow
 
 #: How much less each older event says; as good for EASE on Beauty as any, for all alike.
 POSITION_DECAY: Final = 0.8
-#: The inverse of EASE takes N² numbers and N³ steps: 1.6 GB and minutes here.
-EASE_MAX_ITEMS: Final = 20_000
-_EASE_L2: Final = 300.0
-#: Of a user's distinct items only those so near to each other make a pair: bounds the pairs.
-_MAX_LAG: Final = 100
-#: So many pairs are gathered before they are counted: 128 MB.
-_MERGED_KEYS: Final = 2**24
 
 
 class Popularity:
@@ -49,15 +42,9 @@ class CoOccurrence:
 
     def __init__(self, dataset: Dataset, split: Split) -> None:
         n = dataset.n_items
-        users, items = _distinct(dataset, split)
-        alone = np.bincount(items, minlength=n)  # (N,)
-        keys, counts = _counted(
-            np.concatenate([ours * n + theirs, theirs * n + ours])
-            for ours, theirs in _pairs(users, items, _MAX_LAG)
-        )
-        item, self._neighbours = np.divmod(keys, n)  # (P,)
-        self._weights = counts / np.sqrt(alone[item] * alone[self._neighbours])
-        self._starts = np.searchsorted(item, np.arange(n + 1))  # (N + 1,)
+        found = co_occurrence(*_distinct(dataset, split), n)
+        self._neighbours, self._weights = found.neighbour, found.weight  # (P,)
+        self._starts = np.searchsorted(found.item, np.arange(n + 1))  # (N + 1,)
         self._n_items = n
 
     def scores(self, windows: Sequence[BehaviourWindow]) -> NDArray[np.float32]:
@@ -80,20 +67,7 @@ class Ease:
     """
 
     def __init__(self, dataset: Dataset, split: Split) -> None:
-        n = dataset.n_items
-        users, items = _distinct(dataset, split)
-        gram = torch.diag(torch.from_numpy(np.bincount(items, minlength=n) + _EASE_L2).float())
-        flat = gram.view(-1).numpy()
-        for ours, theirs in _pairs(users, items, n):
-            # A pair may come twice in one step, so not +=.
-            np.add.at(flat, ours * n + theirs, 1)
-            np.add.at(flat, theirs * n + ours, 1)
-        factor = torch.linalg.cholesky(gram)
-        del gram, flat
-        inverse = torch.cholesky_inverse(factor)  # P of the paper, (N, N)
-        del factor
-        self._weights = inverse.div_(-inverse.diagonal().clone())  # B, columns scaled
-        self._weights.fill_diagonal_(0)
+        self._weights = ease_weights(*_distinct(dataset, split), dataset.n_items)
 
     def scores(self, windows: Sequence[BehaviourWindow]) -> NDArray[np.float32]:
         """See :class:`encoder.evaluation.ranking.Ranker`."""
@@ -111,38 +85,8 @@ class Ease:
 
 def _distinct(dataset: Dataset, split: Split) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Give users and items of the training events, each pair once, where it first came."""
-    users, items = dataset.users()[split.train], dataset.items[split.train].astype(np.int64)
-    _, first = np.unique(users * dataset.n_items + items, return_index=True)
-    first.sort()
-    return users[first], items[first]
-
-
-def _pairs(
-    users: NDArray[np.int64], items: NDArray[np.int64], max_lag: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Yield the pairs of items of one user that stand 1, 2, … apart, while there are any."""
-    for lag in range(1, max_lag + 1):
-        same = np.flatnonzero(users[lag:] == users[:-lag])
-        if not len(same):
-            return
-        yield items[same], items[same + lag]
-
-
-def _counted(
-    parts: Iterable[NDArray[np.int64]],
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Give the distinct keys of all parts, ascending, and how often each comes."""
-    keys, counts = np.zeros(0, np.int64), np.zeros(0, np.int64)
-    waiting: list[NDArray[np.int64]] = []
-    for part in itertools.chain(parts, [None]):
-        if part is not None:
-            waiting.append(part)
-        if part is None or sum(map(len, waiting)) > _MERGED_KEYS:
-            fresh, n_fresh = np.unique(np.concatenate([keys[:0], *waiting]), return_counts=True)
-            keys, place = np.unique(np.concatenate([keys, fresh]), return_inverse=True)
-            counts = np.bincount(place, np.concatenate([counts, n_fresh])).astype(np.int64)
-            waiting.clear()
-    return keys, counts
+    items = dataset.items[split.train].astype(np.int64)
+    return first_of_each(dataset.users()[split.train], items, dataset.n_items)
 
 
 def _recency(

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from interest.errors import BadInput
 from interest.event import MAX_ID_CHARS, MAX_TS_MS, TYPE_CODES, EventType
+from interest.item import Item
 
 _T = TypeVar("_T")
 
@@ -63,6 +64,13 @@ class Dataset(NamedTuple):
     def n_users(self) -> int:
         """Users."""
         return len(self.user_ids)
+
+    def catalogue(self) -> list[Item]:
+        """Give the items as a catalogue holds them; an item without a title has an empty one."""
+        return [
+            Item(item_id=item_id, title=title)
+            for item_id, title in zip(self.item_ids, self.titles, strict=True)
+        ]
 
     def users(self) -> NDArray[np.int64]:
         """Give the user of each event, (M,)."""

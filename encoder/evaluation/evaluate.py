@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -12,12 +13,16 @@ from numpy.typing import NDArray
 from encoder.evaluation.dataset import Dataset
 from encoder.evaluation.histories import histories, item_table
 from encoder.evaluation.metrics import (
+    HELD_OUT,
+    HELD_OUT_CUT,
     SLICE_CUT,
     Difference,
+    Slices,
     bootstrap_means,
     coverage,
     difference,
     ndcg,
+    recall,
     slices,
     summary,
 )
@@ -27,23 +32,37 @@ from encoder.spans import spread
 from interest.window import WindowLimits
 
 _ORDER_SEED: Final = 0
+_NO_RUNS: Final[Mapping[str, Sequence[str]]] = MappingProxyType({})
 
 #: Told how many targets are ranked, and of how many.
 Progress = Callable[[int, int], None]
 
 
 class Evaluation(NamedTuple):
-    """The rankings of some rows for the targets of one part of a split."""
+    """The rankings of some rows for the targets of one part of a split.
+
+    ``runs`` names those that are one row of the table, trained with several seeds: its figures are
+    their means.
+    """
 
     dataset: Dataset
     split: Split
     part: Part
     rows: dict[str, Ranked]
+    runs: Mapping[str, Sequence[str]] = _NO_RUNS
 
     @property
     def cases(self) -> Cases:
         """The targets."""
         return self.split.cases(self.part)
+
+    def by_name(self) -> dict[str, list[str]]:
+        """Give the rows of the table, each with the rankings that it is made of."""
+        row_of = {run: name for name, runs in self.runs.items() for run in runs}
+        found: dict[str, list[str]] = {}
+        for name in self.rows:
+            found.setdefault(row_of.get(name, name), []).append(name)
+        return found
 
 
 class Comparison(NamedTuple):
@@ -96,26 +115,52 @@ def table(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Give the figures of each row.
 
     ``untied_…`` are there where the log has times, ``unmasked_…`` where some target lies in its
-    history, ``slices`` hold NDCG@10 by slice. None stands for a mean over no target.
+    history, ``held_out_recall@50`` where items were kept from training; ``slices`` hold NDCG@10 by
+    slice, ``runs`` the figures of each seed where there are several. None stands for a mean over
+    no target.
     """
     dataset, cases = evaluation.dataset, evaluation.cases
     cut = slices(dataset, evaluation.split, cases)
-    repeats = buys_again(dataset, cases).any()
+    repeats = bool(buys_again(dataset, cases).any())
     rows: list[dict[str, Any]] = []
-    for name, ranked in evaluation.rows.items():
-        row: dict[str, Any] = {"name": name, **summary(ranked.ranks)}
-        if cut.untied is not None:
-            row |= _named("untied_", summary(ranked.ranks[cut.untied]))
-        if repeats:
-            row |= _named("unmasked_", summary(ranked.unmasked_ranks))
-        row[f"coverage@{SLICE_CUT}"] = coverage(ranked.best, dataset.n_items)
-        gains = ndcg(ranked.ranks, SLICE_CUT)
-        row["slices"] = {
-            slice_: float(gains[part].mean()) if part.any() else None
-            for slice_, part in cut.by_name.items()
-        }
-        rows.append({key: None if value != value else value for key, value in row.items()})
+    for name, runs in evaluation.by_name().items():
+        made = [
+            {"name": run, **_figures(evaluation.rows[run], dataset.n_items, cut, repeats)}
+            for run in runs
+        ]
+        rows.append(made[0] if runs == [name] else {"name": name, **_mean(made), "runs": made})
     return rows
+
+
+def _figures(ranked: Ranked, n_items: int, cut: Slices, repeats: bool) -> dict[str, Any]:
+    row: dict[str, Any] = {**summary(ranked.ranks)}
+    if cut.untied is not None:
+        row |= _named("untied_", summary(ranked.ranks[cut.untied]))
+    if repeats:
+        row |= _named("unmasked_", summary(ranked.unmasked_ranks))
+    held_out = cut.by_name.get(HELD_OUT)
+    if held_out is not None and held_out.any():
+        found = recall(ranked.ranks[held_out], HELD_OUT_CUT).mean()
+        row[f"held_out_recall@{HELD_OUT_CUT}"] = float(found)
+    row[f"coverage@{SLICE_CUT}"] = coverage(ranked.best, n_items)
+    gains = ndcg(ranked.ranks, SLICE_CUT)
+    row["slices"] = {
+        slice_: float(gains[part].mean()) if part.any() else None
+        for slice_, part in cut.by_name.items()
+    }
+    return {key: None if value != value else value for key, value in row.items()}
+
+
+def _mean(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Give the mean of every figure of some rows, which have the same ones."""
+    means: dict[str, Any] = {}
+    for key, value in rows[0].items():
+        values = [row[key] for row in rows]
+        if isinstance(value, Mapping):
+            means[key] = _mean(values)
+        elif not isinstance(value, str):
+            means[key] = None if value is None else float(np.mean(values))
+    return means
 
 
 def slice_sizes(evaluation: Evaluation) -> dict[str, int]:
@@ -134,14 +179,19 @@ def comparisons(evaluation: Evaluation) -> list[Comparison]:
     untied = slices(evaluation.dataset, evaluation.split, cases).untied
     if untied is not None:
         parts["untied"] = untied
-    names = list(evaluation.rows)
+    by_name = evaluation.by_name()
+    names = list(by_name)
     found: list[Comparison] = []
     for over, part in parts.items():
         if not part.any() or not names:
             continue
         values = np.stack(
-            [ndcg(ranked.ranks[part], SLICE_CUT) for ranked in evaluation.rows.values()], axis=1
-        )  # (B, R)
+            [
+                np.mean([ndcg(evaluation.rows[run].ranks[part], SLICE_CUT) for run in runs], axis=0)
+                for runs in by_name.values()
+            ],
+            axis=1,
+        )  # (B, R), of a row with several seeds their mean
         means = bootstrap_means(values, cases.users[part])
         found += [
             Comparison(names[ours], names[theirs], over, difference(values, means, ours, theirs))
@@ -163,10 +213,10 @@ def buys_again(dataset: Dataset, cases: Cases) -> NDArray[np.bool_]:
 def best_by_user(evaluation: Evaluation, name: str) -> NDArray[np.int32]:
     """Give the best items of a row, (U, 20), users in the order of the file, -1 for none.
 
-    Of a user with several targets those of the last.
+    Of a user with several targets those of the last, of a row with several seeds the first's.
     """
     best = np.full((evaluation.dataset.n_users, 20), -1, np.int32)
-    best[evaluation.cases.users] = evaluation.rows[name].best
+    best[evaluation.cases.users] = evaluation.rows[evaluation.by_name()[name][0]].best
     return best
 
 

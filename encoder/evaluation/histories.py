@@ -37,12 +37,12 @@ def histories(
         if user != held_user:
             window = BehaviourWindow(dataset.user_ids[user], items=items)
             held_user, folded_to = user, int(dataset.starts[user])
-        window = fold(window, _events(dataset, user, folded_to, place), limits)
+        window = fold(window, events_of(dataset, user, folded_to, place), limits)
         folded_to = place
         yield window
 
 
-def _events(dataset: Dataset, user: int, first: int, end: int) -> list[Event]:
+def events_of(dataset: Dataset, user: int, first: int, end: int) -> list[Event]:
     """Make events of a stretch of the log.
 
     Ids are numbered in the order of the file, by names whose hash is the number: a window breaks

@@ -22,6 +22,9 @@ SLICE_CUT: Final = 10
 DRAWS: Final = 1_000
 #: A target that was trained on fewer times is cold.
 COLD_EVENTS: Final = 5
+#: The slice of targets whose item was kept from training, and how deep they are looked for.
+HELD_OUT: Final = "held-out item"
+HELD_OUT_CUT: Final = 50
 #: A history of at most so many events is short.
 SHORT_EVENTS: Final = 5
 _DRAWS_AT_ONCE: Final = 64
@@ -76,6 +79,8 @@ def slices(dataset: Dataset, split: Split, cases: Cases) -> Slices:
     names = ("popular", "middle", "rare")
     by_name = {f"{name} third": thirds[targets] == i for i, name in enumerate(names)}
     by_name["cold item"] = counts[targets] < COLD_EVENTS
+    if split.held_out is not None:
+        by_name[HELD_OUT] = split.held_out[targets]
     by_name["short history"] = lengths <= SHORT_EVENTS
     return Slices(untied(dataset, cases), by_name)
 

@@ -53,6 +53,12 @@ class Split(NamedTuple):
     train: NDArray[np.bool_]  # (M,) the events that may be trained on
     validation: Cases
     test: Cases
+    #: (N,) items whose events are kept from training; None for none.
+    held_out: NDArray[np.bool_] | None = None
+
+    def without(self, dataset: Dataset, items: NDArray[np.bool_]) -> Split:
+        """Give the split that trains on no event of some items, (N,)."""
+        return self._replace(train=self.train & ~items[dataset.items], held_out=items)
 
     def cases(self, part: Part) -> Cases:
         """Give the targets of a part."""

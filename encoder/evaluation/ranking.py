@@ -75,10 +75,10 @@ class Chunk:
             raise FloatingPointError("a ranker gives NaN")
         rows = np.arange(len(scores))
         target = scores[rows, self._targets]  # (B,)
-        unmasked = _ranks(scores, target)
+        unmasked = ranks_of(scores, target)
         scores[self._history_of, self._history] = -np.inf
         scores[rows, self._targets] = target
-        return Ranked(_ranks(scores, target), unmasked, self._best(scores))
+        return Ranked(ranks_of(scores, target), unmasked, self._best(scores))
 
     def _best(self, scores: NDArray[np.float32]) -> NDArray[np.int32]:
         n = min(N_BEST, scores.shape[1])
@@ -88,7 +88,8 @@ class Chunk:
         return np.pad(rows, ((0, 0), (0, N_BEST - n)), constant_values=-1)
 
 
-def _ranks(scores: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float64]:
+def ranks_of(scores: NDArray[np.float32], target: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Give (B,) items of scores (B, N) above the target's (B,), ties counting half; 0 is first."""
     above = (scores > target[:, np.newaxis]).sum(axis=1)
     equal = (scores == target[:, np.newaxis]).sum(axis=1) - 1  # itself
     ranks: NDArray[np.float64] = above + equal / 2

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoder.decay import DecayUserEncoder
-from encoder.evaluation.baselines import EASE_MAX_ITEMS, CoOccurrence, Ease, Popularity
+from encoder.evaluation.baselines import CoOccurrence, Ease, Popularity
 from encoder.evaluation.dataset import Dataset
 from encoder.evaluation.protocols import Split
 from encoder.evaluation.ranking import Ranker
 from encoder.evaluation.vectors import LastItem, TermsRanker, VectorRanker, WeightedSum
+from encoder.links import EASE_MAX_ITEMS
 from encoder.sparse_decay import SparseDecay
 from encoder.title_terms import TitleTerms
 from encoder.whitening import WhitenedItemEncoder, Whitening
@@ -22,7 +23,6 @@ from encoder.zero_shot import DAY_MS, DECAY, DIM, POWER, SPARSE_WEIGHT
 from interest.bundle import DecayParameters
 from interest.encoded_items import EncodedItems
 from interest.errors import BadInput
-from interest.item import Item
 from interest.ports import ItemEncoder
 
 #: All events of a window alike.
@@ -49,10 +49,7 @@ class Rows:
         self._split = split
         self._texts = functools.cache(texts)
         self._vectors = functools.cache(vectors)
-        self._items = [
-            Item(item_id=item_id, title=title)
-            for item_id, title in zip(dataset.item_ids, dataset.titles, strict=True)
-        ]
+        self._items = dataset.catalogue()
         self._has_text = any(title.strip() for title in dataset.titles)
 
     def why_not(self, name: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from encoder.evaluation.ranking import NOT_RETRIEVABLE, Ranker
 from encoder.sparse_decay import SparseDecay
+from encoder.sparse_product import SparseProduct
 from encoder.title_terms import SparseRows
 from interest.encoded_items import EncodedItems
 from interest.ports import UserEncoder
@@ -57,25 +57,11 @@ class TermsRanker:
 
     def __init__(self, users: SparseDecay, items: SparseRows) -> None:
         self._users = users
-        self._n_terms = int(items.terms.max(initial=0)) + 1
-        item = np.repeat(np.arange(len(items.starts) - 1), np.diff(items.starts))
-        self._items = torch.sparse_coo_tensor(
-            torch.from_numpy(np.stack([item, items.terms])),
-            torch.from_numpy(items.weights),
-            (len(items.starts) - 1, self._n_terms),
-            check_invariants=True,
-        ).coalesce()  # (N, V)
+        self._items = SparseProduct(items)
 
     def scores(self, windows: Sequence[BehaviourWindow]) -> NDArray[np.float32]:
         """See :class:`encoder.evaluation.ranking.Ranker`."""
-        rows = self._users.encode(windows)
-        users = np.zeros((self._n_terms, len(windows)), np.float32)  # (V, B)
-        owner = np.repeat(np.arange(len(windows)), np.diff(rows.starts))
-        users[rows.terms, owner] = rows.weights
-        with torch.inference_mode():
-            # (N, V) @ (V, B) -> (N, B)
-            scores = torch.sparse.mm(self._items, torch.from_numpy(users))
-        return np.ascontiguousarray(scores.numpy().T)
+        return self._items.scores(self._users.encode(windows))
 
 
 class WeightedSum:

@@ -15,16 +15,20 @@ from numpy.typing import NDArray
 from encoder.bundle_folder import BundleParts
 from encoder.decay import DecayUserEncoder
 from encoder.factory import sequence_encoders
+from encoder.held_out import without_items
 from encoder.items import FeatureItemEncoder
 from encoder.parts import PartOfItems, Parts
 from encoder.sequence import SequenceItemEncoder
 from encoder.sequence_weights import LoadedSequence, loaded_sequence
+from encoder.sparse_fit import fit_sparse
+from encoder.sparse_space import SparseParts
 from encoder.text_features import FeatureMaker, fit_text_features
 from encoder.threads import usable_cores
 from encoder.training.checkpoint import Checkpoint
 from encoder.training.histories import Histories, Split, histories_of, split_newest
 from encoder.training.loop import EpochReport, Trainer
 from encoder.training.parameters import TrainingParameters
+from encoder.training.paths import Served, choose_paths
 from encoder.training.ranking import HeldOut
 from encoder.training.text_part import POSITION_DECAYS, Choice, choose, windows_before
 from interest.bundle import (
@@ -38,7 +42,7 @@ from interest.bundle import (
 )
 from interest.encoded_items import EncodedItems
 from interest.item import Item, unit
-from interest.ports import ItemEncoder
+from interest.ports import ItemEncoder, UserEncoder
 from interest.window import BehaviourWindow
 
 #: More often than this, people buy again: then what they have is ranked like anything else.
@@ -88,7 +92,8 @@ def train(
     """
     torch.set_num_threads(threads or usable_cores())
     decay = DecayParameters(half_life_ms=_HALF_LIFE_MS)
-    histories = histories_of(data.windows, data.items, decay.bad_rating)
+    windows = without_items(data.windows, parameters.hold_out_items, seed)
+    histories = histories_of(windows, data.items, decay.bad_rating)
     split = split_newest(histories, parameters.validation_users, seed)
     held_out = held_out_of(histories, split)
     fingerprint = histories.fingerprint
@@ -109,19 +114,25 @@ def train(
     loaded = loaded_sequence(trainer.model.cpu(), ids)
     n_text = min(parameters.text_dim, fitted.n_dense)
     choice = _NO_TEXT
+    known = _Known(histories, features, FeatureItemEncoder(data.texts, fitted))
     if n_text and len(split.users):
-        known = _Known(histories, features, FeatureItemEncoder(data.texts, fitted))
         choice = _choose(histories, split, held_out, known, loaded, parameters, n_text, decay)
+    decay = msgspec.structs.replace(decay, position_decay=choice.position_decay)
+    sequence = msgspec.structs.replace(
+        loaded.described, text=TextPart(dim=n_text, share=choice.share) if choice.share else None
+    )
+    sparse = _fit_sparse(histories, split)
+    encoders = sequence_encoders(sequence, decay, loaded, known, torch.device("cpu"))
+    chosen = choose_paths(_served(histories, split, held_out, parameters, encoders), sparse, decay)
     config = BundleConfig(
         user_encoder="sequence",
         text_model=data.text_model,
         window=parameters.window,
-        decay=msgspec.structs.replace(decay, position_decay=choice.position_decay),
+        decay=decay,
         features=FeatureWeights(fingerprint=fitted.fingerprint, dim=fitted.dim),
-        sequence=msgspec.structs.replace(
-            loaded.described,
-            text=TextPart(dim=n_text, share=choice.share) if choice.share else None,
-        ),
+        sequence=sequence,
+        sparse=chosen.sparse,
+        paths=chosen.paths,
         training=TrainingRecord(
             data=fingerprint,
             n_users=len(histories.windows),
@@ -133,11 +144,35 @@ def train(
                 "validation_users": float(len(split.users)),
                 "ndcg@10_model": alone,
                 "ndcg@10": max(alone, choice.ndcg),
+                **{f"ndcg@10_{path}": found for path, found in chosen.ndcg.items()},
             },
         ),
         licences=tuple(licences),
     )
-    return BundleParts(ModelBundle(config=config), fitted, loaded), checkpoint
+    return BundleParts(ModelBundle(config=config), fitted, loaded, sparse), checkpoint
+
+
+def _fit_sparse(histories: Histories, split: Split) -> SparseParts:
+    """Fit title terms on the catalogue, and links on the events that are trained on."""
+    users = np.repeat(np.arange(len(split.ends)), np.diff(histories.starts))
+    trained = histories.pulls & (np.arange(len(users)) < split.ends[users])
+    return fit_sparse(histories.items, users[trained], histories.rows[trained])
+
+
+def _served(
+    histories: Histories,
+    split: Split,
+    held_out: HeldOut,
+    parameters: TrainingParameters,
+    encoders: tuple[ItemEncoder, UserEncoder],
+) -> Served:
+    """Encode catalogue and validation users with the encoders that will serve them."""
+    items = EncodedItems(histories.items, encoders[0].encode_items(histories.items))
+    windows = windows_before(histories, split, parameters.window)
+    users = np.zeros((0, encoders[1].dim), np.float32)
+    if windows:
+        users = encoders[1].encode(windows, items)
+    return Served(windows, users, items, held_out)
 
 
 def held_out_of(histories: Histories, split: Split) -> HeldOut:

@@ -32,7 +32,9 @@ class TrainingParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     ``warm_up`` of the steps to ``learning_rate`` and falls to zero by half a cosine (Loshchilov
     and Hutter 2017). Training ends after ``epochs``, or ``patience`` epochs without a better
     validation NDCG@10. The softmax is over all items up to ``full_softmax_items`` of them, else
-    over ``sampled_items`` a step.
+    over ``sampled_items`` a step. ``hold_out_items`` is the share of the items, drawn by their
+    ids and the seed, whose events are not read: ``interest evaluate`` then tells how well items
+    that training never met are found.
     """
 
     window_events: Annotated[int, Meta(ge=1, le=1000)] = 50
@@ -56,6 +58,7 @@ class TrainingParameters(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     full_softmax_items: Count = 50_000
     sampled_items: Count = 8192
     validation_users: Count = 20_000
+    hold_out_items: Share = 0.0
 
     @property
     def window(self) -> WindowLimits:

@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from encoder.evaluation.metrics import ndcg as ndcg_of
+from encoder.evaluation.ranking import ranks_of
 from encoder.sequence_rows import Ints
 
 K: Final = 10
@@ -29,27 +31,26 @@ class HeldOut(NamedTuple):
         size = max(1, _CHUNK_SCORES // max(1, n_items))
         return [slice(first, first + size) for first in range(0, len(self.targets), size)]
 
+    def mask(self, scores: NDArray[np.float32], part: slice) -> NDArray[np.float32]:
+        """Set what is not ranked to -inf in (m, V) scores; give those of the held-out items."""
+        first, stop, _ = part.indices(len(self.targets))
+        borders = self.borders[first : stop + 1]
+        users = np.repeat(np.arange(stop - first), np.diff(borders))
+        targets = self.targets[part]
+        own = scores[np.arange(len(targets)), targets].copy()
+        scores[users, self.masked[borders[0] : borders[-1]]] = -np.inf
+        scores[np.arange(len(targets)), targets] = own
+        return own
+
 
 def ndcg(scores: NDArray[np.float32], held_out: HeldOut, part: slice) -> NDArray[np.float64]:
-    """Give NDCG@10 of the users of a chunk: 1 / log2(1 + rank), 0 beyond rank 10.
-
-    Of n items that tie with the target half are ranked before it: rank = 1 + better + n / 2.
+    """Give NDCG@10 of the users of a chunk, as :mod:`encoder.evaluation.metrics` reckons it.
 
     Args:
         scores: (m, V) of the users in ``part``; overwritten where masked.
     """
-    first, stop, _ = part.indices(len(held_out.targets))
-    borders = held_out.borders[first : stop + 1]
-    users = np.repeat(np.arange(stop - first), np.diff(borders))
-    targets = held_out.targets[part]
-    own = scores[np.arange(len(targets)), targets].copy()
-    scores[users, held_out.masked[borders[0] : borders[-1]]] = -np.inf
-    scores[np.arange(len(targets)), targets] = own
-    better = (scores > own[:, np.newaxis]).sum(axis=1)
-    tied = (scores == own[:, np.newaxis]).sum(axis=1) - 1
-    rank = 1 + better + tied / 2
-    gains: NDArray[np.float64] = np.where(rank <= K, 1 / np.log2(1 + rank), 0.0)
-    return gains
+    own = held_out.mask(scores, part)
+    return ndcg_of(ranks_of(scores, own), K)
 
 
 def mean_ndcg(users: NDArray[np.float32], items: NDArray[np.float32], held_out: HeldOut) -> float:

@@ -15,6 +15,7 @@ from qdrant_client import AsyncQdrantClient
 from interest.errors import BadInput, ServiceUnavailable
 from interest.item import EncodedItem, Item, ItemFilter, ItemQuery, unit
 from interest.ports import ItemStore
+from interest.sparse import LINKS_FROM, SparseVector, dots
 from store.embedded_items import EmbeddedItems
 from store.matching import best_scores, matches
 from store.qdrant_items import QdrantItems
@@ -28,6 +29,23 @@ pytestmark = [
 DIM = 8
 RNG = np.random.default_rng(7)
 VECTORS = unit(RNG.normal(size=(60, DIM)))
+
+
+def sparse(numbers: dict[int, float]) -> SparseVector:
+    dims = sorted(numbers)
+    return SparseVector(
+        np.array(dims, np.uint32), np.array([numbers[dim] for dim in dims], np.float32)
+    )
+
+
+#: Every sixth item has none; terms are common, links are not.
+SPARSE = [
+    sparse(
+        {int(d): float(RNG.normal()) for d in RNG.choice(30, i % 6, replace=False)}
+        | ({LINKS_FROM + i: 0.5, LINKS_FROM + (7 * i) % 60: -0.25} if i % 6 else {})
+    )
+    for i in range(60)
+]
 ITEMS = [
     EncodedItem(
         item=Item(
@@ -41,6 +59,7 @@ ITEMS = [
             available=i % 10 != 3,
         ),
         vector=VECTORS[i],
+        sparse=SPARSE[i],
     )
     for i in range(60)
 ]
@@ -85,6 +104,7 @@ def query(row: int = 0, **fields: object) -> ItemQuery:
 def expected(asked: ItemQuery) -> list[tuple[str, float]]:
     """The exhaustive answer."""
     scores = best_scores(asked.vectors, VECTORS)
+    scores = scores + dots(asked.sparse, SPARSE)
     kept = [
         (e.item.item_id, float(scores[i]))
         for i, e in enumerate(ITEMS)
@@ -123,6 +143,11 @@ async def test_items_come_back_whole(store: ItemStore) -> None:
         ITEMS[14].item.item_id: ITEMS[14].item,
     }
     assert np.allclose(found[ITEMS[3].item.item_id].vector, VECTORS[3], atol=1e-6)
+    for i in (3, 14):
+        held = found[ITEMS[i].item.item_id].sparse
+        assert held.dims.tolist() == SPARSE[i].dims.tolist()
+        assert held.values == pytest.approx(SPARSE[i].values)
+    assert not (await store.fetch([ITEMS[6].item.item_id]))[ITEMS[6].item.item_id].sparse.n
     assert await store.fetch([]) == {}
     assert await store.count() == len(ITEMS)
 
@@ -143,6 +168,46 @@ async def test_of_several_interests_the_maximum_counts(store: ItemStore) -> None
     found = await store.search(asked)
     assert [s.item.item_id for s in found] == [item_id for item_id, _ in expected(asked)]
     assert len({s.item.item_id for s in found}) == 12
+
+
+SPARSE_QUERIES = [
+    sparse({0: 1.5, 3: -0.5, 7: 1.0, LINKS_FROM + 14: 2.0}),
+    sparse({LINKS_FROM + 21: 3.0}),
+    sparse({999: 1.0}),
+    sparse(dict.fromkeys(range(30), 1.0)),
+]
+
+
+@pytest.mark.parametrize("asked_sparse", SPARSE_QUERIES)
+@pytest.mark.parametrize("where", FILTERS[:4])
+async def test_a_sparse_query_is_added_to_the_dense_one(
+    store: ItemStore, asked_sparse: SparseVector, where: ItemFilter
+) -> None:
+    for rows in ([2], [2, 40, 51]):
+        asked = ItemQuery(vectors=VECTORS[rows], sparse=asked_sparse, k=12, filter=where,
+                          exclude=frozenset({ITEMS[8].item.item_id}))  # fmt: skip
+        found = await store.search(asked)
+        assert [s.item.item_id for s in found] == [item_id for item_id, _ in expected(asked)]
+        assert [s.score for s in found] == pytest.approx([s for _, s in expected(asked)], abs=1e-5)
+
+
+async def test_an_item_that_is_changed_is_found_by_its_new_sparse_vector(store: ItemStore) -> None:
+    changed = EncodedItem(item=ITEMS[0].item, vector=VECTORS[0], sparse=sparse({500: 4.0}))
+    await store.upsert([changed, EncodedItem(item=ITEMS[1].item, vector=VECTORS[1])])
+    [best] = await store.search(ItemQuery(vectors=VECTORS[:1], sparse=sparse({500: 1.0}), k=1))
+    assert best.item.item_id == ITEMS[0].item.item_id
+    assert best.score == pytest.approx(5.0)
+    found = await store.fetch([ITEMS[1].item.item_id])
+    assert not found[ITEMS[1].item.item_id].sparse.n
+
+
+async def test_a_sparse_vector_that_would_poison_the_engine_is_refused(store: ItemStore) -> None:
+    for bad in (sparse({1: float("nan")}), SparseVector(*sparse({1: 1.0, 2: 1.0}))._replace(
+        dims=np.array([2, 1], np.uint32))):  # fmt: skip
+        with pytest.raises(BadInput, match="sparse"):
+            await store.upsert([EncodedItem(item=ITEMS[1].item, vector=VECTORS[1], sparse=bad)])
+        with pytest.raises(BadInput, match="sparse"):
+            ItemQuery(vectors=VECTORS[:1], sparse=bad)
 
 
 async def test_an_upsert_replaces_and_a_removal_removes(store: ItemStore) -> None:

@@ -103,10 +103,20 @@ def processes_of(folder: Path) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def offline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def fitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A bundle of the sample's catalogue."""
+    folder = tmp_path_factory.mktemp("fitted")
+    done = interest("model", "fit", ITEMS, "--out", "bundle", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder / "bundle"
+
+
+@pytest.fixture(scope="session")
+def offline(tmp_path_factory: pytest.TempPathFactory, fitted: Path) -> Path:
     """The sample, replayed offline: the vectors and windows that every live run must give."""
     folder = tmp_path_factory.mktemp("offline")
     output = folder / "offline.parquet"
-    done = interest("replay", EVENTS, "--offline", "--items", ITEMS, "--out", output, cwd=folder)
+    done = interest("replay", EVENTS, "--offline", "--items", ITEMS, "--out", output, cwd=folder,
+                    env={"INTEREST_BUNDLE": str(fitted)})  # fmt: skip
     assert done.returncode == 0, done.stderr
     return output

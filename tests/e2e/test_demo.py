@@ -32,7 +32,7 @@ def assert_same(live: dict[str, Any], offline: dict[str, Any]) -> None:
 
 
 def test_the_demo_leaves_the_vectors_of_an_offline_replay_and_nothing_else(
-    tmp_path: Path, offline: Path
+    tmp_path: Path, fitted: Path, offline: Path
 ) -> None:
     export = tmp_path / "live.parquet"
     scratch = tmp_path / "scratch"
@@ -45,7 +45,7 @@ def test_the_demo_leaves_the_vectors_of_an_offline_replay_and_nothing_else(
         "--export",
         export,
         cwd=tmp_path,
-        env={"TMPDIR": str(scratch)},
+        env={"TMPDIR": str(scratch), "INTEREST_BUNDLE": str(fitted)},
     )
     assert done.returncode == 0, done.stderr
     assert "600 users, 600 records" in done.stdout
@@ -69,7 +69,7 @@ def test_the_demo_serves_until_ctrl_c_and_then_leaves_nothing(tmp_path: Path) ->
         with httpx.Client(base_url=found[1], timeout=10) as api:
             assert api.get("/readyz").status_code == 200
             vector = api.get(f"/v1/users/{user[1]}/vector").json()
-            assert len(vector["vectors"][0]) == vector["dim"] == 384
+            assert len(vector["vectors"][0]) == vector["dim"]
             everything = api.get(
                 f"/v1/users/{user[1]}/recommendations", params={"k": 500, "exclude_seen": False}
             ).json()

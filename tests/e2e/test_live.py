@@ -14,6 +14,7 @@ import numpy as np
 import redis
 from aiokafka import AIOKafkaConsumer
 
+from interest.bundle_file import read_bundle
 from interest.vector import Token, vector_from_bytes
 from interest.window_bytes import window_from_bytes
 from tests.conftest import Servers
@@ -22,7 +23,7 @@ from tests.e2e.test_demo import rows
 
 
 def test_a_worker_process_leaves_the_vectors_of_an_offline_replay(
-    tmp_path: Path, servers: Servers, offline: Path
+    tmp_path: Path, servers: Servers, fitted: Path, offline: Path
 ) -> None:
     name = uuid.uuid4().hex[:8]
     settings = {
@@ -35,6 +36,7 @@ def test_a_worker_process_leaves_the_vectors_of_an_offline_replay(
         "INTEREST_FETCH_MAX_WAIT_MS": "20",
         "INTEREST_WORKER_PORT": "0",
         "INTEREST_API_PORT": "0",
+        "INTEREST_BUNDLE": str(fitted),
     }
     created = interest("topics", "create", "--partitions", 12, cwd=tmp_path, env=settings)
     assert "12 partitions" in created.stdout, created.stderr
@@ -79,7 +81,7 @@ def test_a_worker_process_leaves_the_vectors_of_an_offline_replay(
         plain.close()
         user = next(iter(expected))
         shown = interest("vector", user, cwd=tmp_path, env=settings)
-        assert "1 × 384" in shown.stdout, shown.stderr
+        assert f"1 × {read_bundle(fitted).dim}" in shown.stdout, shown.stderr
         listed = interest("recommend", user, "-k", 5, cwd=tmp_path, env=settings)
         assert len(listed.stdout.splitlines()) == 6, listed.stderr
         missing = interest("vector", "nobody", cwd=tmp_path, env=settings)

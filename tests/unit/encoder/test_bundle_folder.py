@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from encoder.bundle_folder import (
     FEATURES,
     SEQUENCE,
+    SPARSE,
     BundleParts,
     load_bundle_folder,
     save_bundle_folder,
@@ -22,8 +23,17 @@ from encoder.factory import load_encoders
 from encoder.loading import load_text_encoder
 from encoder.parts import JoinedUserEncoder
 from encoder.sequence_weights import loaded_sequence, save_sequence
+from encoder.sparse_fit import described, fit_sparse
 from encoder.text_features import fit_text_features, save_text_features
-from interest.bundle import BundleConfig, FeatureWeights, ModelBundle, TextModel, TextPart
+from interest.bundle import (
+    BundleConfig,
+    FeatureWeights,
+    ModelBundle,
+    PathWeights,
+    RetrievalPaths,
+    TextModel,
+    TextPart,
+)
 from interest.bundle_file import NAME, find_bundles, read_bundle
 from interest.errors import BadInput
 from interest.item import EncodedItem, Item
@@ -40,14 +50,19 @@ def a_bundle(text_model: TextModel, *, sequence: bool = True) -> BundleParts:
     vectors = rng.normal(size=(5, text_model.dim)).astype(np.float32)
     features = fit_text_features(vectors, TITLES, n_dense=3, n_terms=2, seed=0)
     loaded = loaded_sequence(lively(n_items=1, text_dim=features.dim), ("lamp",))
+    items = [Item(item_id=f"i{n}", title=title) for n, title in enumerate(TITLES)]
+    sparse = fit_sparse(items, np.array([0, 0, 1, 1]), np.array([0, 3, 0, 3]))
+    weights = PathWeights(terms=1.0, links=0.5)
     config = BundleConfig(
         user_encoder="sequence" if sequence else "decay",
         text_model=text_model,
         features=FeatureWeights(fingerprint=features.fingerprint, dim=features.dim),
         sequence=replace(loaded.described, text=TextPart(dim=3, share=0.3)) if sequence else None,
+        sparse=described(sparse, terms_decay=0.8, links_decay=0.5),
+        paths=RetrievalPaths(hybrid=weights, rerank=weights),
         licences=("titles: made up",),
     )
-    return BundleParts(ModelBundle(config=config), features, loaded if sequence else None)
+    return BundleParts(ModelBundle(config=config), features, loaded if sequence else None, sparse)
 
 
 @pytest.fixture
@@ -150,7 +165,7 @@ def test_a_folder_that_is_no_bundle_says_what_to_name(tmp_path: Path) -> None:
         read_bundle(tmp_path)
 
 
-@pytest.mark.parametrize("name", [FEATURES, SEQUENCE])
+@pytest.mark.parametrize("name", [FEATURES, SEQUENCE, SPARSE])
 def test_one_byte_that_differs_is_refused(folder: Path, name: str) -> None:
     raw = bytearray((folder / name).read_bytes())
     raw[-2] ^= 1
@@ -159,7 +174,7 @@ def test_one_byte_that_differs_is_refused(folder: Path, name: str) -> None:
         load_bundle_folder(folder)
 
 
-@pytest.mark.parametrize("name", [FEATURES, SEQUENCE])
+@pytest.mark.parametrize("name", [FEATURES, SEQUENCE, SPARSE])
 def test_a_file_that_is_missing_or_cut_is_refused(folder: Path, name: str) -> None:
     raw = (folder / name).read_bytes()
     (folder / name).write_bytes(raw[: len(raw) // 2])

@@ -10,6 +10,7 @@ import pytest
 
 from interest.errors import BadInput, CorruptRecord
 from interest.item import unit
+from interest.sparse import SparseVector
 from interest.vector import (
     HEADER_BYTES,
     TOKEN_OFFSET,
@@ -52,6 +53,18 @@ def test_a_record_gives_the_same_vector_back(n: int) -> None:
     assert (after.dim, after.is_cold) == (3, n == 0)
     assert (after.event_time_ms, after.encode_time_ms, after.n_events) == (10, 20, 4)
     assert head_from_bytes(vector_to_bytes(before)) == (before.token, 20)
+
+
+def test_a_sparse_vector_stands_behind_the_rows() -> None:
+    beside = SparseVector(np.array([3, 2**31], np.uint32), np.array([0.5, -2], np.float32))
+    raw = vector_to_bytes(vector(sparse=beside))
+    assert struct.unpack_from("<I", raw, 56) == (2,)
+    assert raw[HEADER_BYTES + 2 * 3 * 4 :] == struct.pack("<IIff", 3, 2**31, 0.5, -2)
+    after = vector_from_bytes(raw, "u", "m")
+    assert np.array_equal(after.vectors, vector().vectors)
+    assert [part.tolist() for part in after.sparse] == [part.tolist() for part in beside]
+    with pytest.raises(CorruptRecord, match="sparse"):
+        vector_from_bytes(raw[:-8], "u", "m")
 
 
 def test_a_half_precision_record_is_widened() -> None:

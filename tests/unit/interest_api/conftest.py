@@ -8,6 +8,7 @@ import httpx
 import numpy as np
 import pytest
 
+from interest.bundle import RetrievalPath
 from interest.item import ANY_ITEM, Item, ItemFilter, ScoredItem
 from interest.ports import Recommendations, UserState
 from interest.vector import Token, UserVector
@@ -45,6 +46,7 @@ class FakeRecommender:
         )
         self.error: Exception | None = None
         self.asked: list[tuple[str, int, bool, ItemFilter]] = []
+        self.paths: list[RetrievalPath | None] = []
 
     def add_user(self, user_id: str, n_interests: int) -> None:
         self.users[user_id] = user_state(user_id, n_interests)
@@ -58,9 +60,16 @@ class FakeRecommender:
         return None if state is None else state.vector
 
     async def recommend(
-        self, user_id: str, k: int, *, exclude_seen: bool = True, where: ItemFilter = ANY_ITEM
+        self,
+        user_id: str,
+        k: int,
+        *,
+        exclude_seen: bool = True,
+        where: ItemFilter = ANY_ITEM,
+        path: RetrievalPath | None = None,
     ) -> Recommendations:
         self._fail()
+        self.paths.append(path)
         self.asked.append((user_id, k, exclude_seen, where))
         state = self.users.get(user_id)
         cold = state is None or state.vector.is_cold

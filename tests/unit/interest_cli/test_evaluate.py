@@ -115,6 +115,9 @@ def test_global_time_cuts_at_two_moments(tmp_path: Path) -> None:
     ("words", "said"),
     [
         (["--rows", "best"], "no row best"),
+        (["--rows", "one-vector"], "need --bundle"),
+        (["--rows", "system"], "need --bundle"),
+        (["--bundle", "none"], "no model bundle"),
         (["--protocol", "global-time"], "needs the column unix_times"),
         (["--rows", "zero-shot"], "no row can be made"),
         (["--html", "no/such/folder/report.html"], "is no folder"),
@@ -128,3 +131,70 @@ def test_wrong_input_is_one_line(
     monkeypatch.chdir(log)
     with pytest.raises(BadInput, match=said):
         run(log, *words)
+
+
+PARAMETERS = """
+n_dense = 8
+n_terms = 4
+text_dim = 4
+dim = 32
+n_layers = 1
+epochs = 2
+batch_events = 64
+"""
+
+
+def bundle(tmp_path: Path, log: Path, name: str, *words: str) -> Path:
+    (tmp_path / "small.toml").write_text(PARAMETERS)
+    out = tmp_path / name
+    command = ["train", log, "--leave-out", "1", "--out", out, "--config", tmp_path / "small.toml"]
+    result = CliRunner().invoke(app, [*map(str, command), *words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return out
+
+
+def test_bundles_of_several_seeds_are_one_row_and_leave_their_vectors(tmp_path: Path) -> None:
+    log, to = folder(tmp_path), tmp_path / "out"
+    first = bundle(tmp_path, log, "a", "--seed", "0")
+    second = bundle(tmp_path, log, "b", "--seed", "1")
+    stdout, _ = run(log, "--rows", "ease", "--bundle", first, "--bundle", second, "--out", to)
+    ease, ours = json.loads((to / "quality.json").read_text())["rows"]
+    assert (ease["name"], ours["name"]) == ("ease", "one-vector")
+    assert [one["name"] for one in ours["runs"]] == ["one-vector/0", "one-vector/1"]
+    mean = np.mean([one["ndcg@10"] for one in ours["runs"]])
+    assert ours["ndcg@10"] == pytest.approx(mean)
+    assert f"{ours['runs'][1]['ndcg@10']:.4f}" in stdout
+    # Ranking again with the vectors, without the items of the history, gives the best items.
+    users, items = np.load(to / "users.npy"), np.load(to / "items.npy")
+    assert (users.dtype, items.dtype) == (np.float32, np.float32)
+    np.testing.assert_allclose(np.linalg.norm(items, axis=1), 1, atol=1e-5)
+    scores = users @ items.T
+    ids = [line.split("\t")[0] for line in (log / "items.tsv").read_text().splitlines()[1:]]
+    for row, line in zip(scores, (log / "sequences.tsv").read_text().splitlines()[1:], strict=True):
+        row[[ids.index(item) for item in line.split("\t")[1].split()[:-1]]] = -np.inf
+    best = np.load(to / "one-vector.top20.npy")
+    assert np.mean(scores.argmax(axis=1) == best[:, 0]) > 0.9  # ties may fall otherwise
+
+
+def test_a_bundle_is_ranked_alone_where_only_its_row_is_asked_for(tmp_path: Path) -> None:
+    log = folder(tmp_path)
+    made = bundle(tmp_path, log, "a")
+    run(log, "--rows", "one-vector", "--bundle", made, "--out", tmp_path / "out")
+    (row,) = json.loads((tmp_path / "out" / "quality.json").read_text())["rows"]
+    assert row["name"] == "one-vector"
+    assert "runs" not in row
+
+
+def test_held_out_items_are_kept_from_all_rows_and_told_apart(tmp_path: Path) -> None:
+    log = folder(tmp_path)
+    made = bundle(tmp_path, log, "a", "--hold-out-items", "0.3")
+    run(log, "--rows", "popularity", "--bundle", made, "--out", tmp_path / "out")
+    report = json.loads((tmp_path / "out" / "quality.json").read_text())
+    popularity, ours = report["rows"]
+    assert 0 < report["targets"]["held-out item"] < 40
+    # What was never met is as popular as nothing: last, with all others of its kind.
+    assert popularity["slices"]["held-out item"] == 0
+    assert popularity["held_out_recall@50"] == ours["held_out_recall@50"] == 1  # of 30 items
+    plain = bundle(tmp_path, log, "b")
+    with pytest.raises(BadInput, match="one by one"):
+        run(log, "--bundle", made, "--bundle", plain)

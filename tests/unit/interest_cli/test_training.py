@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from encoder.bundle_folder import load_bundle_folder
+from encoder.held_out import held_out_by
 from encoder.loading import load_text_encoder
 from interest.bundle_file import read_bundle
 from interest.errors import BadInput
 from interest.event import encode_event
 from interest_cli.main import app
-from interest_cli.two_files import read_two_files
 from tests.unit.encoder.tiny_models import save
 from tests.unit.encoder.training.shop import ITEMS, circles
 
@@ -117,47 +118,35 @@ def test_a_damaged_bundle_in_a_list_is_named_and_the_others_are_shown(shop: Path
     assert "bad/bundle.json is damaged" in done.output
 
 
-def two_files(folder: Path, sequences: str, items: str = "item_id\ttitle\na\tone\nb\t\n") -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "items.tsv").write_text(items)
-    with gzip.open(folder / "sequences.tsv.gz", "wt") as file:
-        file.write(sequences)
-    return folder
+def test_a_folder_of_two_files_is_trained_on_without_the_newest_events(shop: Path) -> None:
+    folder = shop / "folder"
+    folder.mkdir()
+    items = [item.item_id for item in ITEMS]
+    catalogue = [f"{item.item_id}\t{item.title}" for item in ITEMS]
+    (folder / "items.tsv").write_text("\n".join(["item_id\ttitle", *catalogue]))
+    lines = [f"u{n}\t{' '.join((items * 2)[n % 12 : n % 12 + 6])}" for n in range(20)]
+    (folder / "sequences.tsv").write_text("\n".join(["user_id\titem_ids", *lines, "once\ti00"]))
+    train = ["train", str(folder), "--config", "small.toml"]
+    interest(*train, "--out", "whole")
+    interest(*train, "--out", "cut", "--leave-out", "1")
+    records = [read_bundle(shop / name).config.training for name in ("whole", "cut")]
+    assert [(r.n_users, r.n_events) for r in records if r] == [(21, 121), (20, 100)]
+    assert all(r.n_items == 12 for r in records if r)
 
 
-def test_the_two_files_of_a_benchmark_are_read_in_their_order(tmp_path: Path) -> None:
-    folder = two_files(
-        tmp_path / "d",
-        "user_id\titem_ids\tunix_times\nu\tb a b\t1300000000 1300000000 1300086400\n",
-    )
-    events, items = read_two_files(folder)
-    assert [(i.item_id, i.title) for i in items] == [("a", "one"), ("b", "")]
-    assert [e.item_id for e in sorted(events, key=lambda e: (e.ts, e.event_id))] == ["b", "a", "b"]
-    assert [e.item_id for e in read_two_files(folder, leave_out=1)[0]] == ["b", "a"]
-    assert not read_two_files(folder, leave_out=9)[0]
-
-
-def test_a_log_without_times_keeps_its_order(tmp_path: Path) -> None:
-    folder = two_files(tmp_path / "d", "user_id\titem_ids\nu\tb a\n", "item_id\na\nb\n")
-    events, items = read_two_files(folder)
-    assert events[0].ts < events[1].ts
-    assert items[0].title == ""
-
-
-@pytest.mark.parametrize(
-    ("sequences", "match"),
-    [
-        ("user_id\titem_ids\n", "no line"),
-        ("user\titem_ids\nu\ta\n", "lacks the column user_id"),
-        ("user_id\titem_ids\tunix_times\nu\ta b\t1300000000\n", r"gz:2: 2 item_ids and 1"),
-        ("user_id\titem_ids\tunix_times\nu\ta\tyesterday\n", r"gz:2: unix_times"),
-        ("user_id\titem_ids\nu\ta\nu\n", r"gz:3: 1 columns, expected 2"),
-        ("", "lacks the column"),
-    ],
-)
-def test_a_broken_line_is_named(tmp_path: Path, sequences: str, match: str) -> None:
-    with pytest.raises(BadInput, match=match):
-        read_two_files(two_files(tmp_path / "d", sequences))
+def test_items_that_are_held_out_have_no_embedding(shop: Path) -> None:
+    interest(*TRAIN, "bundle", "--hold-out-items", "0.3")
+    record = read_bundle(shop / "bundle").config.training
+    assert record is not None
+    assert record.parameters["hold_out_items"] == 0.3
+    ids = [item.item_id for item in ITEMS]
+    held_out = set(np.array(ids)[held_out_by(record, ids)])
+    assert 0 < len(held_out) < len(ids)
+    embedded = load_bundle_folder(shop / "bundle").sequence
+    assert embedded is not None
+    assert not held_out & set(embedded.item_ids)
+    assert record.n_events < 140
+    assert record.n_items == len(ids)
 
 
 def test_the_tiny_text_model_is_what_the_bundle_names(shop: Path) -> None:

@@ -82,3 +82,21 @@ def test_rows_are_compared_over_all_and_over_untied_targets() -> None:
         ("knows", "wrong", "untied"),
     ]
     assert all(one.difference.mean > 0 and one.difference.is_clear for one in found)
+
+
+def test_several_seeds_are_one_row_of_means() -> None:
+    data = dataset(LOG, n_items=30, days=DAYS)
+    rankers = {"ours/0": NextRow(30), "other": NextRow(30, 7), "ours/1": NextRow(30, 2)}
+    ranked = evaluate(data, leave_one_out(data), "test", rankers, EVALUATION_LIMITS)
+    found = ranked._replace(runs={"ours": ["ours/0", "ours/1"]})
+    ours, other = table(found)
+    assert (ours["name"], other["name"]) == ("ours", "other")
+    first, second = ours["runs"]
+    assert (first["name"], first["recall@5"]) == ("ours/0", 1)
+    for figure in ("recall@5", "ndcg@10", "untied_ndcg@10", "coverage@10"):
+        assert ours[figure] == pytest.approx((first[figure] + second[figure]) / 2)
+    assert ours["slices"]["short history"] == pytest.approx(ours["ndcg@10"])
+    assert {(one.ours, one.theirs) for one in comparisons(found)} == {("other", "ours")}
+    difference = comparisons(found)[0].difference
+    assert difference.mean == pytest.approx(other["ndcg@10"] - ours["ndcg@10"])
+    np.testing.assert_array_equal(best_by_user(found, "ours"), best_by_user(ranked, "ours/0"))

@@ -81,7 +81,7 @@ def test_co_occurrence_of_many_pairs_is_that_of_few(monkeypatch: pytest.MonkeyPa
     data = dataset([random.integers(12, size=10).tolist() for _ in range(30)], n_items=12)
     split = leave_one_out(data)
     at_once = scores(CoOccurrence(data, split), data, 3, 7)
-    monkeypatch.setattr("encoder.evaluation.baselines._MERGED_KEYS", 5)
+    monkeypatch.setattr("encoder.links._MERGED_KEYS", 5)
     np.testing.assert_array_equal(scores(CoOccurrence(data, split), data, 3, 7), at_once)
     assert at_once.any()
 
@@ -145,7 +145,8 @@ def test_a_returned_item_pulls_no_terms() -> None:
         titles=TITLES,
         types=[[EventType.CART, EventType.PURCHASE, EventType.RETURN, EventType.CART]],
     )
-    split = Split("leave-one-out", np.ones(4, np.bool_), *[Cases(np.array([0]), np.array([3]))] * 2)
+    last = Cases(np.array([0]), np.array([3]))
+    split = Split("leave-one-out", np.ones(4, np.bool_), last, last)
     encoder = WordEncoder()
     rows = Rows(log, split, lambda: encoder, lambda: encoder.encode_texts(TITLES))
     windows = list(histories(log, split.test, EVALUATION_LIMITS, item_table(log)))

@@ -135,6 +135,17 @@ def _split(protocol: Protocol, dataset: Dataset, bundles: Sequence[ModelBundle])
             "the bundles were kept from different items (--hold-out-items of `interest train`); "
             "evaluate them one by one"
         )
+    # In leave-one-out the validation event chose the epoch, and nothing was fitted on it.
+    allowed = int(split.train.sum())
+    allowed += len(split.validation) if protocol == "leave-one-out" else 0
+    for bundle in bundles:
+        record = bundle.config.training
+        if record is not None and record.n_events > allowed:
+            warn(
+                f"bundle {bundle.model_id} was trained on {record.n_events:,} events, and "
+                f"{protocol} leaves {allowed:,} for that: it may know its targets "
+                "(see --leave-out of `interest train`)"
+            )
     return split.without(dataset, held_out[0]) if held_out and held_out[0].any() else split
 
 

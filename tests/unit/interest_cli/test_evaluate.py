@@ -198,3 +198,12 @@ def test_held_out_items_are_kept_from_all_rows_and_told_apart(tmp_path: Path) ->
     plain = bundle(tmp_path, log, "b")
     with pytest.raises(BadInput, match="one by one"):
         run(log, "--bundle", made, "--bundle", plain)
+
+
+def test_a_bundle_that_may_know_its_targets_is_warned_of(tmp_path: Path) -> None:
+    log = folder(tmp_path)
+    honest = bundle(tmp_path, log, "a")
+    assert "may know its targets" not in run(log, "--rows", "one-vector", "--bundle", honest)[1]
+    knows = bundle(tmp_path, log, "b", "--leave-out", "0")
+    _, said = run(log, "--rows", "one-vector", "--bundle", knows)
+    assert "200 events, and leave-one-out leaves 160" in said.replace("\n", " ")

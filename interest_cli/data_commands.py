@@ -67,16 +67,23 @@ def replay(
     output: Annotated[
         Path | None, typer.Option("--out", help="Where --offline writes the vectors (Parquet).")
     ] = None,
+    quality: Annotated[
+        bool,
+        typer.Option("--quality", help="With --offline: the live quality that a worker counts."),
+    ] = False,
 ) -> None:
     """Publish a recorded event log, or fold and encode it offline."""
     if not offline:
-        if items or output:
-            raise BadInput("--items and --out belong to --offline")
+        if items or output or quality:
+            raise BadInput("--items, --out and --quality belong to --offline")
         _replay_live(file, _speed(speed))
         return
-    if items is None or output is None:
-        raise BadInput("--offline needs --items FILE and --out FILE.parquet")
-    _replay_offline(file, items, output)
+    if items is None or (output is None and not quality):
+        raise BadInput("--offline needs --items FILE, and --out FILE.parquet or --quality")
+    if output is not None:
+        _replay_offline(file, items, output)
+    if quality:
+        _replay_quality(file, items)
 
 
 def _speed(text: str) -> float | Literal["max"]:
@@ -144,6 +151,34 @@ def _replay_offline(file: Path, items: Path, output: Path) -> None:
         )
         n_users = write_parquet(output, users, loaded.bundle.model_id)
     out.print(f"{n_users} users written to {output}" + invalid.summary())
+
+
+def _replay_quality(file: Path, items: Path) -> None:
+    from interest_cli.bundles import load_bundle
+    from interest_cli.replay_quality import offline_quality, show_quality
+
+    options = settings()
+    invalid = _Invalid()
+    events = RecordFile(file, Event, warn)
+    catalogue = RecordFile(items, Item, warn)
+    loaded = load_bundle(options)
+    with progress_bar() as bar:
+        encoding = bar.add_task("items", total=None, note="")
+        reading = bar.add_task("events", total=events.total_bytes, note="")
+
+        def watched() -> Iterator[Event]:
+            for event in read_events(events, now_ms=system_clock(), on_invalid=invalid.note_record):
+                bar.update(reading, completed=events.bytes_read)
+                yield event
+
+        counts = offline_quality(
+            watched(),
+            read_items(catalogue, on_invalid=invalid.note_record),
+            loaded,
+            options,
+            lambda what, n, of: bar.update(encoding, completed=n, total=of),
+        )
+    show_quality(counts)
 
 
 @convert_app.command("online-retail")

@@ -44,7 +44,8 @@ class ItemsFeed:
     """Follows one model's items.
 
     ``on_changed`` is called with the ids of items that were added, changed or removed after the
-    feed had caught up at start.
+    feed had caught up at start; ``on_applied`` always, with those that were added or changed, and
+    those that were removed.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class ItemsFeed:
         self._lookup = lookup
         self._metrics = metrics
         self.on_changed = on_changed
+        self.on_applied: Callable[[Sequence[str], Sequence[str]], None] = lambda put, gone: None
         self.known: dict[str, KnownItem] = {}
         self.caught_up = asyncio.Event()
         self._positions: dict[TopicPartition, int] = {}
@@ -171,5 +173,6 @@ class ItemsFeed:
         self.known.update(news)
         for item_id in removed:
             del self.known[item_id]
+        self.on_applied(list(news), removed)
         if self.caught_up.is_set() and (changed or removed):
             self.on_changed([*(encoded.item.item_id for encoded in changed), *removed])

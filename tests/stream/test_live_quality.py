@@ -155,9 +155,10 @@ async def test_the_share_chooses_the_users_who_are_scored(
     await ensure_topics(harness.settings)
     records = log(n_users=6, n_each=4)
     await publish(harness, "catalogue", *zip(TITLES, CATALOGUE, strict=True))
-    await publish(harness, "behaviours", *records)
     metrics = QualityCounts()
     async with harness.worker(metrics) as worker:
+        await harness.idle(worker)
+        await publish(harness, "behaviours", *records)
         await all_scored(harness, worker)
     events = [decode_event(raw) for _, raw in records]
     replayed = offline_quality(

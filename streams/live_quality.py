@@ -97,6 +97,8 @@ class LiveQuality:
         #: The last entry of each subject that waits.
         self._last: dict[str, _Folded] = {}
         self._n_waiting = 0
+        #: Events that found no room, and are not counted yet: this is said often, and fast.
+        self._n_passed_over = 0
         self._arrived = asyncio.Event()
 
     @property
@@ -112,7 +114,7 @@ class LiveQuality:
         if not is_chosen(subject_id, self._share):
             return
         if self._n_waiting + len(events) > MAX_WAITING:
-            self._metrics.count(m.QUALITY_SKIPPED, len(events), "overload")
+            self._n_passed_over += len(events)
             return
         self._n_waiting += len(events)
         last = self._last.get(subject_id)
@@ -138,6 +140,7 @@ class LiveQuality:
             while True:
                 began = time.perf_counter()
                 looked_at = list(itertools.islice(found, _PART))
+                self._count_passed_over()
                 if not looked_at:
                     break
                 part = [target for target in looked_at if target is not None]
@@ -147,6 +150,11 @@ class LiveQuality:
                 await asyncio.sleep(spent_s * (1 / self._load - 1))
             if not self._waiting:
                 self._arrived.clear()
+
+    def _count_passed_over(self) -> None:
+        if self._n_passed_over:
+            self._metrics.count(m.QUALITY_SKIPPED, self._n_passed_over, "overload")
+            self._n_passed_over = 0
 
     def _targets(self) -> Iterator[Target | None]:
         while self._waiting:

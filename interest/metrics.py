@@ -46,6 +46,10 @@ SOURCE_RESETS: Final = "interest_source_resets_total"
 RECONCILED: Final = "interest_reconciled_vectors_total"
 UNCOMMITTED: Final = "interest_uncommitted_records"
 MEMORY: Final = "interest_resident_bytes"
+QUALITY_EVENTS: Final = "interest_live_quality_events_total"
+QUALITY_HITS: Final = "interest_live_quality_hits_total"
+QUALITY_NDCG: Final = "interest_live_quality_ndcg_total"
+QUALITY_SKIPPED: Final = "interest_live_quality_skipped_total"
 REQUESTS: Final = "interest_http_request_seconds"
 UNAUTHORISED: Final = "interest_http_unauthorised_total"
 
@@ -79,6 +83,11 @@ METRICS: Final = (
     MetricSpec(RECONCILED, "counter", "Vectors renewed because Redis did not hold what it should"),
     MetricSpec(UNCOMMITTED, "gauge", "Records read ahead of the commit"),
     MetricSpec(MEMORY, "gauge", "Resident memory of the worker, bytes"),
+    MetricSpec(QUALITY_EVENTS, "counter", "Events whose item was ranked by the vector before them, "
+               "by whether the window held the item", "item"),
+    MetricSpec(QUALITY_HITS, "counter", "Of those, items among the first 10 of 1,000", "item"),
+    MetricSpec(QUALITY_NDCG, "counter", "Of those, the sum of NDCG@10", "item"),
+    MetricSpec(QUALITY_SKIPPED, "counter", "Events that were not ranked, by why", "reason"),
     MetricSpec(
         REQUESTS, "histogram", "HTTP requests by route, seconds", "route", buckets=_LATENCY_S
     ),

@@ -206,6 +206,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         float, Meta(gt=0, description="Encodes of one user per second in the long run, after a "
                     "burst of three seconds' worth; more events share an encode.")
     ] = 10.0  # fmt: skip
+    live_quality_share: Annotated[
+        float, Meta(ge=0, le=1, description="Share of the users, chosen by a hash of the id, whose "
+                    "events are ranked by the vector before them, as `interest_live_quality_…`; "
+                    "0: none.")
+    ] = 1.0  # fmt: skip
+    live_quality_load: Annotated[
+        float, Meta(gt=0, le=1, description="How much of a core that may take. What comes faster "
+                    "waits, up to 32,768 events; what comes then is passed over, and counted.")
+    ] = 0.02  # fmt: skip
     idle_days: Annotated[
         float, Meta(gt=0, description="Users without an event for so long leave memory and "
                     "changelog; at least `window_days`, and never before the windows of a "

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from interest.clock import system_clock
-from interest.errors import BadInput, InvalidEvent
+from interest.errors import BadInput
 from interest.event import Event
-from interest.item import Item
 from interest_cli import stopping
 from interest_cli.catalogue_commands import catalogue_app
 from interest_cli.console import out, progress_bar, settings, warn
-from interest_cli.files import InvalidRecord, RecordFile, read_events, read_items
-
-_WARNED = 5
-#: So many invalid records at the start, and no valid one, and the file is the wrong one.
-_HOPELESS = 100
+from interest_cli.files import RecordFile
+from interest_cli.invalid_records import InvalidRecords
 
 topics_app = typer.Typer(help="Create and check the Kafka topics.", no_args_is_help=True)
 convert_app = typer.Typer(help="Convert public data sets.", no_args_is_help=True)
@@ -67,16 +61,29 @@ def replay(
     output: Annotated[
         Path | None, typer.Option("--out", help="Where --offline writes the vectors (Parquet).")
     ] = None,
+    quality: Annotated[
+        bool,
+        typer.Option("--quality", help="With --offline: the live quality that a worker counts."),
+    ] = False,
+    show: Annotated[
+        int,
+        typer.Option(min=0, help="With --offline: print so many users and what they are offered."),
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Which users --show chooses.")] = 0,
 ) -> None:
     """Publish a recorded event log, or fold and encode it offline."""
     if not offline:
-        if items or output:
-            raise BadInput("--items and --out belong to --offline")
+        if items or output or quality or show:
+            raise BadInput("--items, --out, --quality and --show belong to --offline")
         _replay_live(file, _speed(speed))
         return
-    if items is None or output is None:
-        raise BadInput("--offline needs --items FILE and --out FILE.parquet")
-    _replay_offline(file, items, output)
+    if items is None or not (output or quality or show):
+        raise BadInput(
+            "--offline needs --items FILE, and --out FILE.parquet, --quality or --show N"
+        )
+    from interest_cli.offline import Request, replay_offline
+
+    replay_offline(Request(file, items, output, quality, show, seed), settings())
 
 
 def _speed(text: str) -> float | Literal["max"]:
@@ -95,7 +102,7 @@ def _replay_live(file: Path, speed: float | Literal["max"]) -> None:
     from streams.publish import outgoing_events, publish
 
     options = settings()
-    invalid = _Invalid()
+    invalid = InvalidRecords()
     log = RecordFile(file, Event, warn)
     began = time.perf_counter()
     with progress_bar() as bar:
@@ -111,39 +118,6 @@ def _replay_live(file: Path, speed: float | Literal["max"]) -> None:
         n = stopping.run(publish(options, "events", records, speed=speed, on_sent=on_sent))
     rate = n / max(time.perf_counter() - began, 1e-9)
     out.print(f"{n} events published, {rate:,.0f}/s" + invalid.summary())
-
-
-def _replay_offline(file: Path, items: Path, output: Path) -> None:
-    from interest_cli.bundles import load_bundle
-    from interest_cli.replay import replay as replay_log
-    from interest_cli.replay import write_parquet
-
-    options = settings()
-    invalid = _Invalid()
-    events = RecordFile(file, Event, warn)
-    catalogue = RecordFile(items, Item, warn)
-    loaded = load_bundle(options)
-    with progress_bar() as bar:
-        reading = bar.add_task("events", total=events.total_bytes, note="")
-        encoding = {
-            "items": bar.add_task("items", total=None, note=""),
-            "users": bar.add_task("users", total=None, note=""),
-        }
-
-        def watched() -> Iterator[Event]:
-            for event in read_events(events, now_ms=system_clock(), on_invalid=invalid.note_record):
-                bar.update(reading, completed=events.bytes_read)
-                yield event
-
-        users = replay_log(
-            watched(),
-            read_items(catalogue, on_invalid=invalid.note_record),
-            loaded,
-            batch_tokens=options.batch_tokens,
-            progress=lambda what, n, of: bar.update(encoding[what], completed=n, total=of),
-        )
-        n_users = write_parquet(output, users, loaded.bundle.model_id)
-    out.print(f"{n_users} users written to {output}" + invalid.summary())
 
 
 @convert_app.command("online-retail")
@@ -173,45 +147,6 @@ def _summary(n_events: int, n_users: int, n_items: int, dropped: dict[str, int])
     out.print(f"{n_events} events, {n_users} users, {n_items} items")
     for reason, n in sorted(dropped.items()):
         out.print(f"dropped {n} lines: {reason}")
-
-
-class _Invalid:
-    """Reports the first invalid records one by one, and counts all."""
-
-    def __init__(self) -> None:
-        self._n = 0
-        self._path = ""
-        self._line = 0
-
-    def raws(self, file: RecordFile) -> Iterator[bytes]:
-        """Give the records of a file, keeping the place for :meth:`note`.
-
-        Raises:
-            BadInput: nothing is valid from the start: the file is something else.
-        """
-        self._path = file.path
-        for record in file:
-            if self._n == self._line == _HOPELESS:
-                raise BadInput(
-                    f"{file.path}: the first {_HOPELESS} records are invalid; is it another kind "
-                    "of file? (`interest convert` makes events of public data sets)"
-                )
-            self._line += 1
-            yield record.raw
-
-    def note(self, error: InvalidEvent) -> None:
-        self._add(f"{self._path}:{self._line}: {error}")
-
-    def note_record(self, record: InvalidRecord) -> None:
-        self._add(f"{record.path}:{record.line}: {record.reason}: {record.detail}")
-
-    def _add(self, line: str) -> None:
-        self._n += 1
-        if self._n <= _WARNED:
-            warn(line)
-
-    def summary(self) -> str:
-        return f", {self._n} of them invalid (dead letters)" if self._n else ""
 
 
 def register(app: typer.Typer) -> None:

@@ -91,7 +91,7 @@ def replay(
     windows = fold_log(events, loaded.bundle.config.window)
     needed = {item_id for window in windows.values() for item_id in window.item_ids}
     catalogue = {item.item_id: item for item in items if item.item_id in needed}
-    encoded = _encode_items(catalogue, loaded.item_encoder, progress)
+    encoded = encode_items(catalogue, loaded.item_encoder, progress)
     n_done = 0
     ordered = (windows[user_id] for user_id in sorted(windows))
     for batch in _micro_batches(ordered, loaded.user_encoder, batch_tokens):
@@ -149,9 +149,14 @@ def write_parquet(path: Path, users: Iterable[ReplayedUser], model_id: str) -> i
     return write_rows(path, _chunks(rows, _ROWS_PER_GROUP), VECTOR_SCHEMA)
 
 
-def _encode_items(
+def encode_items(
     catalogue: dict[str, Item], encoder: ItemEncoder, progress: Progress | None
 ) -> EncodedItems:
+    """Encode items by id; an item whose text gives no direction has a row of zeros.
+
+    Raises:
+        EncoderUnavailable: the device failed.
+    """
     vectors = np.zeros((len(catalogue), encoder.dim), np.float32)
     n_done = 0
     for batch in _chunks(catalogue.values(), _ITEMS_PER_BATCH):

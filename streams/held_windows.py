@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -15,6 +15,9 @@ from interest.window import BehaviourWindow, WindowLimits
 from streams.popular import PopularItems
 from streams.window_map import WindowMap
 from streams.window_records import Held
+
+#: Told of a window, the events that were folded into it, and what it is then.
+OnFolded = Callable[[BehaviourWindow, Sequence[Event], BehaviourWindow], None]
 
 
 class HeldWindows(ABC):
@@ -53,6 +56,7 @@ class HeldWindows(ABC):
         #: Of writes in one generation, in which another worker has written as well.
         self._least_era = 0
         self._shared_generation = -1
+        self.on_folded: OnFolded | None = None
 
     @abstractmethod
     def below(self, subject_id: str) -> Token:
@@ -87,7 +91,8 @@ class HeldWindows(ABC):
         if self._ahead:  # almost never: the broker's clock is behind a producer's
             hashes = [id_hash(event.event_id) for event in events]
             ours = {h: self._ahead.pop(h) for h in hashes if h in self._ahead}
-        changed = change(self._built_on(subject_id), events, self._limits)
+        before = self._built_on(subject_id)
+        changed = change(before, events, self._limits)
         if changed is None:
             self.claim(subject_id, self._generation)
             held = self.held.get(subject_id)
@@ -105,6 +110,8 @@ class HeldWindows(ABC):
         held = self.put(changed, self._generation)
         held.touched_ms = self._touched_ms
         held.note(ours, events)
+        if self.on_folded is not None:
+            self.on_folded(before, events, held.window)
         return held
 
     def window(self, subject_id: str) -> BehaviourWindow:

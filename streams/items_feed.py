@@ -92,7 +92,8 @@ class ItemsFeed:
     """Follows one model's items.
 
     ``on_changed`` is called with the ids of items that were added, changed or removed after the
-    feed had caught up at start.
+    feed had caught up at start; ``on_applied`` always, with those that were added or changed, and
+    those that were removed.
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class ItemsFeed:
         self._lookup = lookup
         self._metrics = metrics
         self.on_changed = on_changed
+        self.on_applied: Callable[[Sequence[str], Sequence[str]], None] = lambda put, gone: None
         self.known: dict[str, KnownItem] = {}
         #: Items whose last announcement is an old one, and the record that should be announced.
         self.overtaken: dict[str, Source] = {}
@@ -235,6 +237,7 @@ class ItemsFeed:
                 self._removed[item_id] = source
             else:
                 self._removed.pop(item_id, None)
+        self.on_applied(list(news), removed)
         if self.caught_up.is_set() and (changed or removed):
             self.on_changed([*(encoded.item.item_id for encoded in changed), *removed])
 

@@ -18,6 +18,7 @@ from faust.types import TP, EventT
 from interest.errors import CorruptRecord, WrongKey
 from interest.item_table import ItemTable
 from interest.window import BehaviourWindow, WindowLimits
+from streams.held_windows import OnFolded
 from streams.partitions import Partition
 from streams.transport import Chunk
 from streams.window_map import MemoryWindows, WindowMap
@@ -61,6 +62,7 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         #: Where the windows of a partition are kept.
         self.make_held: Callable[[int], WindowMap] = lambda number: MemoryWindows()
         self.on_dropped: Callable[[int], None] = lambda number: None
+        self.on_folded: OnFolded | None = None
         self.on_generation: Callable[[int], None] = lambda generation: None
 
     def partition(self, number: int) -> Partition:
@@ -77,10 +79,12 @@ class WindowStore(Store[str, BehaviourWindow]):  # type: ignore[type-arg,misc,un
         return found
 
     def _empty(self, number: int) -> Partition:
-        return Partition(
+        partition = Partition(
             number, self.hash_of, self.records.items, self.limits, self.known_items,
             self.make_held(number),
         )  # fmt: skip
+        partition.on_folded = self.on_folded
+        return partition
 
     @property
     def item_table(self) -> ItemTable:

@@ -129,6 +129,7 @@ class Worker:
             ("checkpoint", parts.checkpoint.run(parts.consumer)),
             ("forgetting", parts.forgetting.run()),
             ("idle users", parts.idle_users.run()),
+            ("live quality", parts.quality.run()),
             ("control", parts.control.run()),
             ("broker", parts.broker.watch()),
             ("redis", parts.redis.watch()),

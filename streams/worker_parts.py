@@ -46,6 +46,7 @@ from streams.holders import Holders
 from streams.idle import IdleUsers
 from streams.ingest import Ingest
 from streams.items_feed import ItemsFeed
+from streams.live_quality import LiveQuality
 from streams.micro_batches import MicroBatches
 from streams.outbox import Outbox
 from streams.overtaken import Overtaken
@@ -144,6 +145,7 @@ class WorkerParts:
         self.windows.known_items = self.feed.known
         self._make_intake(devices[1])
         self._make_encoding(devices[0])
+        self._make_quality(devices[0])
         self._make_forgetting()
         self._make_watchers(renew_redis)
 
@@ -214,6 +216,18 @@ class WorkerParts:
             size=BatchSize(self._settings.batch_tokens, target_s), metrics=ports.metrics,
             poisoned=self.poison.remove,
         )  # fmt: skip
+
+    def _make_quality(self, device: ThreadPoolExecutor) -> None:
+        config, settings = self._ports.bundle.config, self._settings
+        self.quality = LiveQuality(
+            share=settings.live_quality_share, load=settings.live_quality_load,
+            limits=config.window, bad_rating=config.decay.bad_rating,
+            encoder=self._ports.user_encoder, device=device, lookup=self._ports.lookup,
+            known_items=self.feed.known, metrics=self._ports.metrics,
+        )  # fmt: skip
+        self.feed.on_applied = self.quality.items_changed
+        if settings.live_quality_share:
+            self.windows.on_folded = self.quality.note
 
     def _make_forgetting(self) -> None:
         ports = self._ports

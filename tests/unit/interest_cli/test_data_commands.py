@@ -8,8 +8,8 @@ import pytest
 
 from interest.errors import BadInput
 from interest.event import Event
-from interest_cli.data_commands import _Invalid
 from interest_cli.files import RecordFile
+from interest_cli.invalid_records import InvalidRecords
 from streams.publish import outgoing_events
 
 GOOD = '{"event_id":"%d","user_id":"u","item_id":"i","type":"click","ts":1700000000000}'
@@ -17,7 +17,7 @@ GOOD = '{"event_id":"%d","user_id":"u","item_id":"i","type":"click","ts":1700000
 
 def published(path: Path, lines: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     path.write_text("\n".join(lines))
-    invalid = _Invalid()
+    invalid = InvalidRecords()
     file = RecordFile(path, Event, lambda line: None)
     n = len(list(outgoing_events(invalid.raws(file), invalid.note)))
     return n, capsys.readouterr().err + invalid.summary()

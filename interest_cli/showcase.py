@@ -10,7 +10,7 @@ import numpy as np
 from rich.table import Table
 
 from encoder.decay import DecayUserEncoder
-from encoder.evaluation.baselines import EASE_MAX_ITEMS, CoOccurrence, Ease, Popularity
+from encoder.evaluation.baselines import CoOccurrence, Ease, Popularity
 from encoder.evaluation.protocols import Cases, Split
 from encoder.evaluation.ranking import Ranker
 from encoder.evaluation.showcase import (
@@ -25,6 +25,7 @@ from encoder.evaluation.showcase import (
 from encoder.evaluation.vectors import LastItem, VectorRanker
 from encoder.factory import load_text_model
 from encoder.items import TextItemEncoder
+from encoder.links import EASE_MAX_ITEMS
 from encoder.zero_shot import DAY_MS
 from interest.bundle import DecayParameters
 from interest.encoded_items import EncodedItems

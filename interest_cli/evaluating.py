@@ -68,6 +68,8 @@ def run_evaluation(options: Settings, dataset: Dataset, request: Request) -> Eva
             f"the rows {ONE_VECTOR} and {SYSTEM} need --bundle BUNDLE; `interest train` makes one"
         )
     wanted = chosen(names) if names or not request.rows else []
+    both = (ONE_VECTOR, SYSTEM)
+    of_bundles = [name for name in both if name in request.rows] or both
     set_threads(options)
     loaded = [load_bundle_folder(folder) for folder in request.bundles]
     split = _split(request.protocol, dataset, [parts.bundle for parts in loaded])
@@ -105,13 +107,10 @@ def run_evaluation(options: Settings, dataset: Dataset, request: Request) -> Eva
         runs: dict[str, list[str]] = {}
         for i, encoded in enumerate(bundles):
             some = by_limits.setdefault(encoded.bundle.config.window, {})
-            made = {ONE_VECTOR: encoded.ranker}
-            if encoded.bundle.config.paths is not None:
-                made[SYSTEM] = as_served(encoded)
-            for name, ranker in made.items():
+            for name in of_bundles:
                 run = name if len(bundles) == 1 else f"{name}/{i}"
                 runs.setdefault(name, []).append(run)
-                some[run] = ranker
+                some[run] = encoded.ranker if name == ONE_VECTOR else as_served(encoded)
         ranking = bar.add_task("targets", total=n_cases * len(by_limits), note="")
         before = 0
 
@@ -135,6 +134,17 @@ def _split(protocol: Protocol, dataset: Dataset, bundles: Sequence[ModelBundle])
             "the bundles were kept from different items (--hold-out-items of `interest train`); "
             "evaluate them one by one"
         )
+    # In leave-one-out the validation event chose the epoch, and nothing was fitted on it.
+    allowed = int(split.train.sum())
+    allowed += len(split.validation) if protocol == "leave-one-out" else 0
+    for bundle in bundles:
+        record = bundle.config.training
+        if record is not None and record.n_events > allowed:
+            warn(
+                f"bundle {bundle.model_id} was trained on {record.n_events:,} events, and "
+                f"{protocol} leaves {allowed:,} for that: it may know its targets "
+                "(see --leave-out of `interest train`)"
+            )
     return split.without(dataset, held_out[0]) if held_out and held_out[0].any() else split
 
 

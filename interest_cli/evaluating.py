@@ -68,6 +68,8 @@ def run_evaluation(options: Settings, dataset: Dataset, request: Request) -> Eva
             f"the rows {ONE_VECTOR} and {SYSTEM} need --bundle BUNDLE; `interest train` makes one"
         )
     wanted = chosen(names) if names or not request.rows else []
+    both = (ONE_VECTOR, SYSTEM)
+    of_bundles = [name for name in both if name in request.rows] or both
     set_threads(options)
     loaded = [load_bundle_folder(folder) for folder in request.bundles]
     split = _split(request.protocol, dataset, [parts.bundle for parts in loaded])
@@ -105,13 +107,10 @@ def run_evaluation(options: Settings, dataset: Dataset, request: Request) -> Eva
         runs: dict[str, list[str]] = {}
         for i, encoded in enumerate(bundles):
             some = by_limits.setdefault(encoded.bundle.config.window, {})
-            made = {ONE_VECTOR: encoded.ranker}
-            if encoded.bundle.config.paths is not None:
-                made[SYSTEM] = as_served(encoded)
-            for name, ranker in made.items():
+            for name in of_bundles:
                 run = name if len(bundles) == 1 else f"{name}/{i}"
                 runs.setdefault(name, []).append(run)
-                some[run] = ranker
+                some[run] = encoded.ranker if name == ONE_VECTOR else as_served(encoded)
         ranking = bar.add_task("targets", total=n_cases * len(by_limits), note="")
         before = 0
 

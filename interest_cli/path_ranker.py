@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,7 +13,7 @@ from encoder.evaluation.ranking import N_BEST, NOT_RETRIEVABLE
 from encoder.factory import Encoders
 from interest.bundle import RetrievalPath
 from interest.encoded_items import EncodedItems
-from interest.item import EncodedItem, ScoredItem
+from interest.item import EncodedItem, Item, ScoredItem
 from interest.ports import UserState
 from interest.recent import recent_from_bytes, recent_of
 from interest.sparse import EMPTY
@@ -78,7 +79,7 @@ class PathRanker:
             sparse = self._encoders.sparse.encode_items(held)
         await self._store.upsert(
             [
-                EncodedItem(item=item, vector=vector, sparse=beside)
+                EncodedItem(item=_titled(item), vector=vector, sparse=beside)
                 for item, vector, beside in zip(held, self._items.vectors, sparse, strict=True)
             ]
         )
@@ -129,3 +130,8 @@ class PathRanker:
             )
             for window, row, beside in zip(windows, rows, sparse, strict=True)
         ]
+
+
+def _titled(item: Item) -> Item:
+    """Give an item as a store takes it: a benchmark's may have no title, a catalogue's has one."""
+    return item if item.title.strip() else msgspec.structs.replace(item, title=item.item_id)

@@ -32,8 +32,8 @@ LAST_WEIGHTS: Final = (0.0, 0.1, 0.2, 0.3, 0.5)
 _AROUND: Final = (0.6, 0.8, 1.0, 1.25, 1.6)
 #: Candidates of the second ranking, as `store.paths` takes them.
 _CANDIDATES: Final = 200
-#: Scores of one kind that are looked at for a choice: about a second for each that is tried.
-_MAX_SCORES: Final = 150_000_000
+#: Scores of one kind that are looked at for a choice: less than a second for each that is tried.
+_MAX_SCORES: Final = 60_000_000
 _LEAST_USERS: Final = 1_000
 _AWAY: Final = (EventType.REMOVE, EventType.RETURN)
 

@@ -158,8 +158,9 @@ def test_bundles_of_several_seeds_are_one_row_and_leave_their_vectors(tmp_path: 
     first = bundle(tmp_path, log, "a", "--seed", "0")
     second = bundle(tmp_path, log, "b", "--seed", "1")
     stdout, _ = run(log, "--rows", "ease", "--bundle", first, "--bundle", second, "--out", to)
-    ease, ours = json.loads((to / "quality.json").read_text())["rows"]
-    assert (ease["name"], ours["name"]) == ("ease", "one-vector")
+    ease, ours, served = json.loads((to / "quality.json").read_text())["rows"]
+    assert (ease["name"], ours["name"], served["name"]) == ("ease", "one-vector", "system")
+    assert len(served["runs"]) == 2
     assert [one["name"] for one in ours["runs"]] == ["one-vector/0", "one-vector/1"]
     mean = np.mean([one["ndcg@10"] for one in ours["runs"]])
     assert ours["ndcg@10"] == pytest.approx(mean)
@@ -188,7 +189,8 @@ def test_a_bundle_is_ranked_alone_where_only_its_row_is_asked_for(tmp_path: Path
 def test_held_out_items_are_kept_from_all_rows_and_told_apart(tmp_path: Path) -> None:
     log = folder(tmp_path)
     made = bundle(tmp_path, log, "a", "--hold-out-items", "0.3")
-    run(log, "--rows", "popularity", "--bundle", made, "--out", tmp_path / "out")
+    words = ("--rows", "popularity,one-vector", "--bundle", made, "--out", tmp_path / "out")
+    run(log, *words)
     report = json.loads((tmp_path / "out" / "quality.json").read_text())
     popularity, ours = report["rows"]
     assert 0 < report["targets"]["held-out item"] < 40

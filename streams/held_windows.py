@@ -212,6 +212,7 @@ class HeldWindows(ABC):
                 held.sound, held.fresh = shown.window, held.fresh[n:]
             return
         held.sound, held.fresh = held.window, ()
+        self.held.encoded(shown.window.subject_id)
         if held.window.unresolved != unresolved:
             self.replace(
                 msgspec.structs.replace(held.window, unresolved=unresolved), held.generation

@@ -11,8 +11,6 @@ import msgspec
 
 from streams.window_records import Held, WindowRecords
 
-#: More than come at once, so that what had to stay for a while does go.
-_EVICTED_AT_ONCE: Final = 2
 _WRITE_BUFFER_BYTES: Final = 4 * 1024 * 1024
 
 
@@ -26,6 +24,9 @@ class MemoryWindows(dict[str, Held]):
     def in_memory(self) -> list[str]:
         """Give the subjects whose window is in memory."""
         return list(self)
+
+    def encoded(self, subject_id: str) -> None:
+        """Nothing waits for that here."""
 
     def close(self) -> None:
         """Nothing is open."""
@@ -52,8 +53,9 @@ class SpilledWindows(MutableMapping[str, Held]):
     encrypted in the changelog, they are here.
 
     What is got is in memory from then on and may be changed in place, until ``n_in_memory`` others
-    were used and its events are encoded. ``peek`` gives a copy of what lies on disk: changes to
-    that are lost.
+    were used. One with events that were not encoded yet stays, since a record does not hold these,
+    until :meth:`encoded` is called. ``peek`` gives a copy of what lies on disk: changes to that are
+    lost.
 
     Args:
         folder: must not exist; removed by :meth:`close`.
@@ -79,6 +81,8 @@ class SpilledWindows(MutableMapping[str, Held]):
         self._no_log = no_log
         #: Least recently used first.
         self._hot: OrderedDict[str, Held] = OrderedDict()
+        #: What would be on disk if its events were encoded.
+        self._waiting: dict[str, Held] = {}
         #: What lies on disk alone, and what does as an older copy.
         self._cold: set[str] = set()
         self._outdated: set[str] = set()
@@ -87,6 +91,9 @@ class SpilledWindows(MutableMapping[str, Held]):
         held = self._hot.get(subject_id)
         if held is not None:
             self._hot.move_to_end(subject_id)
+            return held
+        held = self._waiting.get(subject_id)
+        if held is not None:
             return held
         held = self._read(subject_id)
         self._cold.discard(subject_id)
@@ -98,35 +105,46 @@ class SpilledWindows(MutableMapping[str, Held]):
         if subject_id in self._cold:
             self._cold.discard(subject_id)
             self._outdated.add(subject_id)
+        self._waiting.pop(subject_id, None)
         self._keep(subject_id, held)
 
     def __delitem__(self, subject_id: str) -> None:
-        if self._hot.pop(subject_id, None) is None and subject_id not in self._cold:
+        if subject_id not in self:
             raise KeyError(subject_id)
+        self._hot.pop(subject_id, None)
+        self._waiting.pop(subject_id, None)
         if subject_id in self._cold or subject_id in self._outdated:
             self._cold.discard(subject_id)
             self._outdated.discard(subject_id)
             self._db.delete(subject_id.encode(), self._no_log)
 
     def __contains__(self, subject_id: object) -> bool:
-        return subject_id in self._hot or subject_id in self._cold
+        return any(subject_id in part for part in (self._hot, self._waiting, self._cold))
 
     def __iter__(self) -> Iterator[str]:
         yield from self._hot
+        yield from self._waiting
         yield from self._cold
 
     def __len__(self) -> int:
-        return len(self._hot) + len(self._cold)
+        return len(self._hot) + len(self._waiting) + len(self._cold)
 
     def peek(self, subject_id: str) -> Held | None:
         """Give what is held without counting that as use."""
         if subject_id in self._cold:
             return self._read(subject_id)
-        return self._hot.get(subject_id)
+        return self._hot.get(subject_id) or self._waiting.get(subject_id)
 
     def in_memory(self) -> list[str]:
         """Give the subjects whose window is in memory."""
-        return list(self._hot)
+        return [*self._hot, *self._waiting]
+
+    def encoded(self, subject_id: str) -> None:
+        """Say that a window's events are encoded: it may go as any other."""
+        held = self._waiting.get(subject_id)
+        if held is not None and not held.new_events:
+            del self._waiting[subject_id]
+            self._keep(subject_id, held)
 
     def close(self) -> None:
         """Remove what is on disk; whoever still holds this finds what is in memory."""
@@ -152,13 +170,10 @@ class SpilledWindows(MutableMapping[str, Held]):
     def _keep(self, subject_id: str, held: Held) -> None:
         self._hot[subject_id] = held
         self._hot.move_to_end(subject_id)
-        for _ in range(_EVICTED_AT_ONCE):
-            if len(self._hot) <= self._n_in_memory or self._db is None:
-                return
+        while len(self._hot) > self._n_in_memory and self._db is not None:
             oldest, left = self._hot.popitem(last=False)
             if left.new_events:
-                # A record does not hold these. They go with the next encode, and so may this one.
-                self._hot[oldest] = left
+                self._waiting[oldest] = left
                 continue
             record = self._records.window(self._partition, left)
             stored = _encoder.encode((record.value, record.headers, left.touched_ms))

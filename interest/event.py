@@ -16,6 +16,7 @@ from msgspec import Meta
 from xxhash import xxh3_64_digest
 
 from interest.errors import InvalidEvent
+from interest.unreadable import unreadable_reason
 
 MAX_ID_CHARS: Final = 256
 MAX_TEXT_CHARS: Final = 65_536
@@ -183,13 +184,11 @@ def _decode_any_time(raw: bytes | None) -> Event:
         raise InvalidEvent("null_value", "the record has no value")
     try:
         event = _any_time_decoder.decode(raw)
-    except UnicodeDecodeError as error:
-        raise InvalidEvent("not_utf8", str(error)) from error
     except msgspec.ValidationError as error:
         reason = "bad_time" if "`$.ts`" in str(error) else "schema"
         raise InvalidEvent(reason, str(error)) from error
-    except msgspec.DecodeError as error:
-        raise InvalidEvent("malformed_json", str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidEvent(unreadable_reason(raw), str(error)) from error
     except RecursionError as error:
         raise InvalidEvent("malformed_json", "nested too deeply") from error
     if event.ts < MIN_TS_MS:

@@ -11,6 +11,7 @@ from msgspec import Meta
 
 from interest.errors import InvalidEvent
 from interest.event import MAX_ID_CHARS
+from interest.unreadable import unreadable_reason
 from interest.vector import Token
 
 _HASH_BYTES = 16
@@ -75,9 +76,7 @@ def decode_forget_request(raw: bytes | None) -> ForgetRequest:
         raise InvalidEvent("null_value", "the record has no value")
     try:
         return _decoder.decode(raw)
-    except UnicodeDecodeError as error:
-        raise InvalidEvent("not_utf8", str(error)) from error
     except msgspec.ValidationError as error:
         raise InvalidEvent("schema", str(error)) from error
-    except msgspec.DecodeError as error:
-        raise InvalidEvent("malformed_json", str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidEvent(unreadable_reason(raw), str(error)) from error

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from interest.errors import BadInput, CorruptRecord, InvalidItem
 from interest.event import Id, Label
 from interest.sparse import EMPTY, SparseVector, check_sparse, sparse_from_bytes, sparse_to_bytes
+from interest.unreadable import unreadable_reason
 
 MAX_DESCRIPTION_CHARS: Final = 65_536
 _FORMAT: Final = 1
@@ -110,13 +111,11 @@ def decode_item(raw: bytes) -> Item:
     """
     try:
         return _decoder.decode(raw)
-    except UnicodeDecodeError as error:
-        raise InvalidItem("not_utf8", str(error)) from error
     except msgspec.ValidationError as error:
         reason = "missing_title" if "title" in str(error) else "schema"
         raise InvalidItem(reason, str(error)) from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise InvalidItem("malformed_json", str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidItem(unreadable_reason(raw), str(error)) from error
 
 
 def encode_item(item: Item) -> bytes:

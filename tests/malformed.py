@@ -39,7 +39,8 @@ def _garbage(rng: random.Random, event: dict[str, Any]) -> tuple[bytes, set[str]
 
 def _truncated(rng: random.Random, event: dict[str, Any]) -> tuple[bytes, set[str]]:
     raw = _dump(event)
-    return raw[: rng.randrange(1, len(raw))], {"malformed_json"}
+    # Cut within a character, too.
+    return raw[: rng.randrange(1, len(raw))], {"malformed_json", "not_utf8"}
 
 
 def _trailing(rng: random.Random, event: dict[str, Any]) -> tuple[bytes, set[str]]:

@@ -126,7 +126,7 @@ async def test_a_routed_event_is_never_routed_again(harness: Harness) -> None:
     ("record", "reason"),
     [
         (KafkaRecord(NAMES.behaviours, HOME, 7, b"u", b"{broken"), b"malformed_json"),
-        (KafkaRecord(NAMES.behaviours, HOME, 7, b"u", b"\xff"), b"malformed_json"),
+        (KafkaRecord(NAMES.behaviours, HOME, 7, b"u", b"\xff"), b"not_utf8"),
         (KafkaRecord(NAMES.behaviours, HOME, 7, b"u", None), b"null_value"),
         (KafkaRecord(NAMES.behaviours, HOME, 7, b"other", event_json("a")), b"key_mismatch"),
         (KafkaRecord(NAMES.behaviours, HOME, 7, b"\xff", event_json("a")), b"key_mismatch"),

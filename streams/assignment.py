@@ -86,7 +86,9 @@ class Assignment:
         if not caught_up and any(self._is_ours(partition) for partition in partitions):
             await self.settle(partitions, consumer)  # in the generation that began meanwhile
             return
-        for partition in partitions:
+        ours = [partition for partition in partitions if self._is_ours(partition)]
+        await self._ownership.write_eras(ours)
+        for partition in ours:
             if self._is_ours(partition):
                 self._dirty.release(partition.number)
         for partition in partitions:

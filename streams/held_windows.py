@@ -53,9 +53,8 @@ class HeldWindows(ABC):
         #: Subjects whose window the changelog does not have yet, or not as it is.
         self.changed: set[str] = set()
         self.popular = PopularItems(items)
-        #: Of writes in one generation, in which another worker has written as well.
-        self._least_era = 0
-        self._shared_generation = -1
+        #: What every token written here must reach, see :meth:`Partition.recovered`.
+        self.least_era = 0
         self.on_folded: OnFolded | None = None
 
     @abstractmethod
@@ -192,8 +191,7 @@ class HeldWindows(ABC):
 
     def era_above(self, below: Token, generation: int) -> int:
         """Give the least era for a token of a generation that must be above another token."""
-        era = below.era + 1 if below.generation > generation else below.era
-        return max(era, self._least_era) if generation == self._shared_generation else era
+        return max(below.era + (below.generation > generation), self.least_era)
 
     def encoded(self, shown: Held, *, unresolved: bool) -> None:
         """Remember of a window that it could be encoded, and whether an item was missing.

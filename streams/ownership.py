@@ -119,6 +119,15 @@ class Ownership:
             records.append(self._records.window(partition.number, partition.held[mark.subject_id]))
         await self._outbox.send_all(records)
 
+    async def write_eras(self, partitions: Sequence[Partition]) -> None:
+        """Tell the changelog of eras that have risen: the next owner writes no lower one."""
+        risen = [partition for partition in partitions if partition.risen is not None]
+        await self._outbox.send_all(
+            [self._records.tombstone(each.number, each.risen) for each in risen if each.risen]
+        )
+        for partition in risen:
+            partition.risen = None
+
     async def reconcile(self, partition: Partition, known: Mapping[str, KnownItem]) -> int:
         """Mark the users whose vector is missing, older than their window, or than an item in it.
 

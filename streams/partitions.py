@@ -14,7 +14,10 @@ from interest.vector import Token
 from interest.window import WindowLimits
 from streams.held_windows import HeldWindows
 from streams.window_map import MemoryWindows, WindowMap
-from streams.window_records import MARKER_KEY, Held, Tombstone, marker_key
+from streams.window_records import ERA_KEY, MARKER_KEY, Held, Tombstone, marker_key
+
+#: Below every token: nothing was recovered.
+_NOTHING = Token(0, -1, 0)
 
 
 class Partition(HeldWindows):
@@ -43,7 +46,10 @@ class Partition(HeldWindows):
         self._floor = Token(0, 0, 0)
         self._tombstones: dict[bytes, Tombstone] = {}
         #: The highest token in the changelog.
-        self._restored = Token(0, 0, 0)
+        self._restored = _NOTHING
+        #: Says that the era has risen for all windows; the changelog must have it before any
+        #: vector of that era is written.
+        self.risen: Tombstone | None = None
         self._hash_of = hash_of
 
     @property
@@ -210,12 +216,17 @@ class Partition(HeldWindows):
     def recovered(self, generation: int) -> None:
         """Finish the recovery: nothing older than a marker stays.
 
-        Whoever wrote in our generation already was its owner as well: the broker counts anew, or
-        twice the same, and a zombie of that number may write revisions above ours. So our era
-        rises above what there is.
+        No era below the highest one of the changelog is written: what a former owner wrote under
+        that one, of users whom the changelog does not have yet, may still be on its way to Redis.
+
+        Whoever wrote in our generation already, or in a later one, was an owner as well: the
+        broker counts anew, or twice the same, and a zombie of that number may write revisions
+        above ours. So our era rises above what there is.
         """
+        self.least_era = self._restored.era
         if self._restored.generation >= generation:
-            self._least_era, self._shared_generation = self._restored.era + 1, generation
+            self.least_era += 1
+            self.risen = Tombstone(ERA_KEY, Token(self.least_era, generation, 0))
         for tombstone in self._tombstones.values():
             marker = self.markers.get(tombstone.key.removeprefix(MARKER_KEY))
             if marker is None:

@@ -33,6 +33,8 @@ _AHEAD_HEADER: Final = "ahead"
 _SOUND_HEADER: Final = "sound"
 #: No UTF-8 text begins with this byte, so a marker's key is never a subject's.
 MARKER_KEY: Final = b"\xff"
+#: Of a tombstone of nobody, whose token tells the era of its partition. No hash is so short.
+ERA_KEY: Final = MARKER_KEY + b"era"
 _NOBODY_AHEAD: Final[Mapping[bytes, int]] = {}
 #: A join of parts of one window loses nothing, whatever the bundle's limits are.
 _NO_LIMITS: Final = WindowLimits(max_events=1000, span_ms=2**62)

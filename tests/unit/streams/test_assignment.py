@@ -10,11 +10,13 @@ import pytest
 from faust.types import TP
 
 from interest.metrics import NoMetrics
+from interest.vector import Token
 from streams.assignment import Assignment
 from streams.consumer_thread import SourceOffsets
-from streams.dirty import DirtyUsers
+from streams.dirty import DirtyUsers, Mark
 from streams.ownership import Ownership
 from streams.progress import Progress
+from streams.window_records import ERA_KEY, Tombstone
 from tests.unit.streams.fakes import RECORDS, Outbox, Vectors, Windows
 
 SOURCE = TP("behaviours", 0)
@@ -53,9 +55,10 @@ class Harness:
     def __init__(self) -> None:
         self.windows, self.dirty, self.progress = Windows(), DirtyUsers(), Progress()
         self.vectors = Vectors()
+        self.outbox = Outbox()
         ownership = Ownership(
             model_id="m", records=RECORDS, windows=self.windows, dirty=self.dirty,  # type: ignore[arg-type]
-            progress=self.progress, vectors=self.vectors, outbox=Outbox(),  # type: ignore[arg-type]
+            progress=self.progress, vectors=self.vectors, outbox=self.outbox,  # type: ignore[arg-type]
         )  # fmt: skip
         self.assignment = Assignment(
             topics=["behaviours"], check=NothingToReport(), catch_up_s=60, windows=self.windows,  # type: ignore[arg-type]
@@ -107,6 +110,24 @@ async def test_a_rebalance_that_leaves_the_partition_here_releases_nothing_early
     harness.progress.advanced(SOURCE, 10, 2)
     await asyncio.wait_for(settling, 5)
     assert await harness.taken() == ["u"]
+
+
+async def test_an_era_that_has_risen_is_in_the_changelog_before_any_vector(
+    harness: Harness,
+) -> None:
+    harness.partition.restore(Tombstone(b"another", Token(4, 1, 9)))
+    harness.partition.recovered(1)
+    taken_at_the_send: list[Mark] = []
+    harness.outbox.fail = lambda: taken_at_the_send.extend(harness.dirty.take(lambda mark: 1, 9))
+    settling = harness.assigned()
+    harness.dirty.mark("u", 0, None)
+    harness.progress.advanced(SOURCE, 10, 1)
+    await asyncio.wait_for(settling, 5)
+    [record] = harness.outbox.sent
+    assert record == RECORDS.tombstone(0, Tombstone(ERA_KEY, Token(5, 1, 0)))
+    assert taken_at_the_send == []
+    assert await harness.taken() == ["u"]
+    assert harness.partition.risen is None
 
 
 async def test_a_partition_that_was_revoked_is_not_waited_for(harness: Harness) -> None:

@@ -284,13 +284,49 @@ def test_a_zombie_of_our_own_generation_does_not_outrank_us() -> None:
         heir.restore(entry)
     heir.recovered(7)
     assert held_ids(heir) == ours.window.id_hashes()
-    # In the next generation there is no need of a higher era.
+    # In the next generation there is no need of a higher era, but a lower one would lose, also for
+    # whom the changelog does not know.
+    assert heir.risen is None
     read(heir, "newer")
     heir.reads(7, T0, {})
     folded = heir.fold("u")
     assert folded is not None
     assert folded.token[:2] == (1, 7)
-    assert heir.forget("w", T0, generation=7).token.era == 0
+    assert heir.forget("w", T0, generation=7).token[:2] == (1, 7)
+
+
+def test_a_risen_era_is_known_to_the_next_owner_though_no_window_was_written_under_it() -> None:
+    partition = empty_partition(0)
+    partition.restore(Held(window(1), 6))
+    partition.recovered(6)
+    assert partition.risen is not None
+    read(partition, "new")
+    partition.reads(6, T0, {})
+    zombies = partition.fold("u")  # its vector is on its way to Redis
+    assert zombies is not None
+    heir = empty_partition(0)
+    written = RECORDS.tombstone(0, partition.risen)
+    read_back = RECORDS.read(KafkaRecord("", 0, 0, written.key, None, headers=written.headers))
+    for entry in (Held(window(1), 6), read_back):
+        heir.restore(entry)
+    heir.recovered(7)
+    read(heir, "new")
+    heir.reads(7, T0, {})
+    ours = heir.fold("u")
+    assert ours is not None
+    assert ours.token > zombies.token
+    assert list(heir.held) == ["u"]
+
+
+def test_the_first_generation_of_all_raises_no_era() -> None:
+    partition = empty_partition(0)
+    partition.recovered(0)  # the embedded broker begins with 0
+    read(partition, "new")
+    partition.reads(0, T0, {})
+    held = partition.fold("u")
+    assert held is not None
+    assert held.token == (0, 0, 1)
+    assert partition.risen is None
 
 
 def test_a_note_on_a_window_raises_no_era_for_the_sake_of_others() -> None:
